@@ -1,0 +1,68 @@
+"""The codec protocol, and the two codecs that hold no weights of their own."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from polyscore.spec import register
+
+__all__ = ["Chain", "Codec", "Identity"]
+
+
+class Codec(nn.Module, abc.ABC):
+    """encode: (B, *data_shape) -> (B, *latent_shape); decode: the way back. Latents are standardised per dimension."""
+
+    data_shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
+
+    @abc.abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Data to latent."""
+
+    @abc.abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Latent to data."""
+
+
+@register
+class Identity(Codec):
+    """z = x: for modalities that are already small vectors."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.data_shape = self.latent_shape = tuple(shape)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The data itself."""
+        return x
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The latent itself."""
+        return z
+
+
+@register
+class Chain(Codec):
+    """Codecs one after the other, data side first: `Chain([LogMel(...), VAE(...)])` is a waveform codec with a VAE latent."""
+
+    def __init__(self, stages: Sequence[Codec]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.data_shape = tuple(stages[0].data_shape)
+        self.latent_shape = tuple(stages[-1].latent_shape)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, *data_shape) -> (B, *latent_shape)."""
+        for stage in self.stages:
+            x = cast(Codec, stage).encode(x)
+        return x
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, *latent_shape) -> (B, *data_shape)."""
+        for stage in reversed(self.stages):
+            z = cast(Codec, stage).decode(z)
+        return z

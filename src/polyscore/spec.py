@@ -1,0 +1,102 @@
+"""Objects as JSON: a registered class is stored as its name and the arguments that made it, never as code.
+
+`{"class": "VAE", "latent": 32, ...}` is a spec. Specs nest: an argument may itself be a registered object, a list or a
+dictionary of them. Tensors live beside the spec, in a safetensors file (`polyscore.checkpoint`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from polyscore.errors import CheckpointError
+
+__all__ = ["from_spec", "register", "to_spec"]
+
+T = TypeVar("T", bound=type)
+_CLASSES: dict[str, type] = {}
+# Rooms that register classes; imported when a spec names a class that is not known yet.
+_ROOMS = (
+    "polyscore.paths",
+    "polyscore.oracles",
+    "polyscore.networks",
+    "polyscore.codecs",
+    "polyscore.denoisers",
+    "polyscore.product",
+    "polyscore.guided",
+    "polyscore.ratios",
+    "polyscore.tokens",
+)
+
+
+def register(cls: T) -> T:
+    """Class decorator: remember the class by name and every instance's constructor arguments in `instance._spec`."""
+    if cls.__name__ in _CLASSES:
+        raise TypeError(f"two registered classes are called {cls.__name__}")
+    _CLASSES[cls.__name__] = cls
+    original = cls.__init__  # type: ignore[misc]
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        if type(self) is cls:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = dict(list(bound.arguments.items())[1:])
+            object.__setattr__(self, "_spec", arguments)
+        original(self, *args, **kwargs)
+
+    cls.__init__ = init  # type: ignore[misc]
+    return cls
+
+
+def to_spec(value: Any) -> Any:
+    """JSON-able description of a value made of registered objects, mappings, sequences, numbers, strings and None.
+
+    Raises:
+        CheckpointError: the value holds an object of a class that is not registered.
+    """
+    if hasattr(value, "_spec"):
+        return {"class": type(value).__name__, **{name: to_spec(v) for name, v in value._spec.items()}}
+    if isinstance(value, Mapping):
+        return {str(k): to_spec(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_spec(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    kinds = "a class registered with polyscore, a number, a string or a list of them"
+    raise CheckpointError(f"cannot store a {type(value).__name__}: expected {kinds}")
+
+
+def from_spec(spec: Any) -> Any:
+    """Rebuild what `to_spec` described. Lists stay lists; constructors take any sequence.
+
+    Raises:
+        CheckpointError: an unknown class name, or arguments that its constructor refuses.
+    """
+    if isinstance(spec, list):
+        return [from_spec(v) for v in spec]
+    if not isinstance(spec, dict):
+        return spec
+    arguments = {k: from_spec(v) for k, v in spec.items() if k != "class"}
+    if "class" not in spec:
+        return arguments
+    cls = _lookup(spec["class"])
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"cannot build {spec['class']} from its stored arguments {sorted(arguments)}: {error}") from error
+
+
+def _lookup(name: Any) -> type:
+    if name not in _CLASSES:
+        for room in _ROOMS:
+            if importlib.util.find_spec(room) is not None:
+                importlib.import_module(room)
+    if name not in _CLASSES:
+        raise CheckpointError(f"unknown class {name!r}: expected one of {', '.join(sorted(_CLASSES))}")
+    return _CLASSES[name]
