@@ -8,7 +8,7 @@ finite: E[eps | z] = 0 at S = 0, and an x0 that cannot be known at A = 0 is 0. T
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -135,4 +135,4 @@ def _divide(value: Tensor, by: Time) -> Tensor:
     if not isinstance(by, Tensor):
         return value / by if abs(by) > _TINY else torch.zeros_like(value)
     small = by.abs() <= _TINY
-    return cast(Tensor, torch.where(small, torch.zeros_like(value), value / torch.where(small, torch.ones_like(by), by)))
+    return torch.where(small, torch.zeros_like(value), value / torch.where(small, torch.ones_like(by), by))

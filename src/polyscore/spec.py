@@ -86,8 +86,10 @@ def from_spec(spec: Any) -> Any:
     if "class" not in spec:
         return arguments
     cls = _lookup(spec["class"])
+    several = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.VAR_POSITIONAL]
+    positional = arguments.pop(several[0], []) if several else []
     try:
-        return cls(**arguments)
+        return cls(*positional, **arguments)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"cannot build {spec['class']} from its stored arguments {sorted(arguments)}: {error}") from error
 

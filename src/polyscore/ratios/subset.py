@@ -1,0 +1,88 @@
+"""The joint-over-marginals ratio that a denoiser with per-modality times gives for free."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run
+from polyscore.predictions import Prediction, TokenPrediction
+from polyscore.product import _rows
+from polyscore.spec import register
+
+__all__ = ["SubsetGuided"]
+
+
+@register
+class SubsetGuided(Denoiser):
+    """Density: p(z_u | z_o) [p(z_u | z_o) / prod_m p(z_m)]^w, from one denoiser: no discriminator.
+
+    eps_m + w (eps_m(all) - eps_m(all others at t = 1)), m over the modalities that are generated: a partner at t = 1 tells nothing,
+    so the second prediction is the marginal of m. Tokens: the same in log-probabilities. The denoiser must have been
+    trained with some partners at t = 1. All predictions of a step are one call of M + 1 times the rows.
+    As a sum of noised scores it is biased, like classifier-free guidance (`polyscore.sampling.particles` weighs it right).
+
+    Args:
+        denoiser: a joint denoiser with a time per modality.
+        strength: w; 0 is the denoiser itself, at its cost.
+        window: the times [low, high] in which the guidance acts.
+    """
+
+    def __init__(self, denoiser: Denoiser, strength: float = 1.0, window: tuple[float, float] = (0.0, 1.0)) -> None:
+        super().__init__()
+        self.denoiser, self.strength, self.window = denoiser, strength, tuple(window)
+        self.paths, self.shapes, self.spaces = denoiser.paths, denoiser.shapes, denoiser.spaces
+
+    def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
+        """The guided predictions."""
+        moving = [n for n in self.paths if isinstance(t[n], Tensor) or t[n] > 0]
+        now = max((_latest(t[n]) for n in moving), default=0.0)
+        if self.strength == 0 or len(self.paths) < 2 or not self.window[0] <= now <= self.window[1]:
+            found: dict[str, AnyPrediction] = self.denoiser(z, t, condition)
+            return found
+        return self._guide(z, t, condition, moving)
+
+    def _guide(self, z: State, t: Times, condition: Any, moving: list[str]) -> dict[str, AnyPrediction]:
+        rows = len(next(iter(z.values())))
+        wide_z, wide_t = {}, {}
+        for name in self.paths:
+            absent = self._absent(name, z[name])
+            wide_z[name] = torch.cat([z[name]] + [z[name] if own == name else absent for own in moving])
+            now = _row(t[name], rows, z[name])
+            wide_t[name] = torch.cat([now] + [now if own == name else torch.ones_like(now) for own in moving])
+        wide_c = (
+            condition.repeat(1 + len(moving), *[1] * (condition.ndim - 1))
+            if isinstance(condition, Tensor) and condition.ndim
+            else condition
+        )
+        wide = self.denoiser(wide_z, wide_t, wide_c)
+        found = {name: _rows(wide[name], z[name], 0, rows) for name in self.paths}
+        for place, name in enumerate(moving, start=1):
+            found[name] = self._mix(found[name], _rows(wide[name], z[name], place * rows, rows))
+        return found
+
+    def _absent(self, name: str, like: Tensor) -> Tensor:
+        """What stands in for a modality at t = 1: the run's own initial noise, or zeros outside a run."""
+        run = current_run.get()
+        noise = run.noise.get(name) if run is not None else None
+        return noise if noise is not None and noise.shape == like.shape else torch.zeros_like(like)
+
+    def _mix(self, joint: AnyPrediction, marginal: AnyPrediction) -> AnyPrediction:
+        w = self.strength
+        if isinstance(joint, TokenPrediction) and isinstance(marginal, TokenPrediction):
+            return TokenPrediction.from_logits((1 + w) * joint.log_probs - w * marginal.log_probs)
+        if not (isinstance(joint, Prediction) and isinstance(marginal, Prediction)):
+            raise TypeError("a modality changed its kind between two predictions")
+        return Prediction({"x0": joint.x0.lerp(marginal.x0, -w), "eps": joint.eps.lerp(marginal.eps, -w)}, joint.z, joint.A, joint.S)
+
+
+def _latest(t: Any) -> float:
+    return float(t.max()) if isinstance(t, Tensor) else float(t)
+
+
+def _row(t: Any, rows: int, like: Tensor) -> Tensor:
+    if isinstance(t, Tensor):
+        return t.expand(rows).to(like.device)
+    return torch.full((rows,), float(t), device=like.device, dtype=torch.float64)
