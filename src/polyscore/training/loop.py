@@ -1,6 +1,6 @@
 """The training loop: one objective, one module, AdamW, a moving average, checkpoints that survive SIGKILL.
 
-One process and many (`accelerate launch --num_processes N script.py`) take the same steps: each process computes the gradient
+One process and many (`polyscore.processes` says how to start them) take the same steps: each process computes the gradient
 on its slice of the global batch, and slices are averaged with their sizes as weights. Accelerate gives devices and processes.
 """
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.errors import PolyscoreError
+from polyscore.processes import this_process
 from polyscore.training.config import TrainConfig
 from polyscore.training.draws import Draw, mix
 from polyscore.training.scalars import as_sums
@@ -93,9 +94,7 @@ class _Trainer:
     """The loop's parts: what to do at a step, and when to log and save."""
 
     def __init__(self, module: nn.Module, batches: Callable[[Draw], Any], loss: Objective, config: TrainConfig, folder: Folder) -> None:
-        from accelerate import PartialState
-
-        process = PartialState()
+        process = this_process()
         self.device, self.rank, self.processes = process.device, process.process_index, process.num_processes
         self.module, self.batches, self.loss, self.config, self.folder = module, batches, loss, config, folder
         self.state = TrainState(
