@@ -15,11 +15,11 @@ from torch import Tensor
 
 from polyscore.denoisers import Denoiser, State, Times
 from polyscore.errors import PolyscoreError
-from polyscore.paths import GaussianPath, Path
+from polyscore.paths import Path
 from polyscore.predictions import Prediction
 from polyscore.ratios.base import Ratio
 
-__all__ = ["ConditionalDenoiser", "ExactRatio", "GaussianDenoiser", "MixtureDenoiser", "PairedRatio", "gaussian_product"]
+__all__ = ["ConditionalDenoiser", "ExactRatio", "GaussianDenoiser", "MixtureDenoiser", "gaussian_product"]
 
 
 class MixtureDenoiser(Denoiser):
@@ -74,7 +74,10 @@ class MixtureDenoiser(Denoiser):
         total = A[:, None, :, None] * self.cov * A[:, None, None, :] + torch.diag_embed(S * S)[:, None]
         factor = torch.linalg.cholesky(total)
         gap = flat[:, None] - A[:, None] * self.mean
-        solved = torch.cholesky_solve(gap[..., None], factor.expand(len(gap), *factor.shape[1:]))[..., 0]
+        if len(factor) == 1:
+            solved = torch.cholesky_solve(gap.permute(1, 2, 0), factor[0]).permute(2, 0, 1)
+        else:
+            solved = torch.cholesky_solve(gap[..., None], factor)[..., 0]
         log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         quadratic = (gap * solved).sum(-1)
         log = self.log_weight - 0.5 * (quadratic + log_det + flat.shape[1] * math.log(2 * math.pi))
@@ -99,7 +102,7 @@ class MixtureDenoiser(Denoiser):
 
     def log_density(self, z: State, t: Times | None = None) -> Tensor:
         """log q_t(z) in nats, shape (B,); t defaults to 0, the data."""
-        times = {name: 0.0 for name in self.paths} if t is None else t
+        times = dict.fromkeys(self.paths, 0.0) if t is None else t
         return torch.logsumexp(self._solve(z, times)[3], 1)
 
     def marginal(self, names: Sequence[str]) -> MixtureDenoiser:
@@ -178,26 +181,17 @@ class ExactRatio(Ratio):
         self.bases = torch.nn.ModuleList(bases)
         self.paths = dict(joint.paths)
 
+    @classmethod
+    def information(cls, joint: MixtureDenoiser) -> ExactRatio:
+        """The pointwise mutual information log p_t(z_1, ..., z_M) - sum_m log p_t(z_m): minus the optimal energy."""
+        return cls(joint, [joint.marginal([name]) for name in joint.paths])
+
     def forward(self, z: State, t: Times, condition: Any = None) -> Tensor:
         """r of every sample, (B,)."""
         total = self.joint.log_density(z, t)
         for base in self.bases:
             total = total - base.log_density({k: z[k] for k in base.paths}, {k: t[k] for k in base.paths})  # type: ignore[union-attr,operator]
         return total
-
-
-class PairedRatio(Ratio):
-    """log p_t(z_a, z_b) - log p_t(z_a) - log p_t(z_b): the pointwise mutual information of an oracle, minus the optimal energy."""
-
-    def __init__(self, joint: MixtureDenoiser) -> None:
-        super().__init__()
-        self.exact = ExactRatio(joint, [joint.marginal([name]) for name in joint.paths])
-        self.paths = self.exact.paths
-
-    def forward(self, z: State, t: Times, condition: Any = None) -> Tensor:
-        """The pointwise mutual information, (B,)."""
-        found: Tensor = self.exact(z, t, condition)
-        return found
 
 
 def gaussian_product(means: Sequence[Tensor], covs: Sequence[Tensor], coefficients: Sequence[float]) -> tuple[Tensor, Tensor]:

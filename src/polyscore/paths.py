@@ -12,7 +12,7 @@ import abc
 import functools
 import math
 from collections.abc import Sequence
-from typing import overload
+from typing import Protocol, overload
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ __all__ = [
     "Cosine",
     "GaussianPath",
     "Linear",
+    "Noise",
     "Path",
     "RectifiedFlow",
     "ScaledLinear",
@@ -48,12 +49,28 @@ def expand(value: Time, like: Tensor) -> Time:
     return value.to(like).reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
+class Noise(Protocol):
+    """Where a path takes its random numbers from: one stream per sample and name."""
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers, (B, *shape)."""
+        ...
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Uniform numbers in [0, 1), (B, *shape)."""
+        ...
+
+
 class Path(abc.ABC):
     """How one modality is corrupted between t = 0 (clean) and t = 1 (noise)."""
 
     @abc.abstractmethod
     def corrupt(self, z0: Tensor, t: Time, noise: Tensor) -> Tensor:
         """A draw of z_t given z_0 (B, ...) and noise of the path's own kind."""
+
+    @abc.abstractmethod
+    def start(self, t: float, name: str, shape: Sequence[int], noise: Noise) -> Tensor:
+        """A draw of the state from which sampling starts at time t, (B, *shape), from the streams `name` of `noise`."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and getattr(self, "_spec", None) == getattr(other, "_spec", None)
@@ -137,6 +154,11 @@ class GaussianPath(Path):
         """A(t) z0 + S(t) noise, with z0 and noise of shape (B, ...)."""
         A, S = self.coefficients(t)
         return expand(A, z0) * z0 + expand(S, z0) * noise
+
+    def start(self, t: float, name: str, shape: Sequence[int], noise: Noise) -> Tensor:
+        """sqrt(A^2 + S^2) eps: the law of z_t for data of unit variance (moment-matched)."""
+        A, S = self.coefficients(t)
+        return math.hypot(A, S) * noise.normal(name, shape)
 
 
 @functools.lru_cache(maxsize=65536)

@@ -1,1 +1,28 @@
+"""Sampling: grids, solvers, correctors, conditioning, and the loop that joins them. It never knows what it samples."""
 
+from __future__ import annotations
+
+from polyscore.sampling.correctors import Corrector, Langevin, SNRLangevin
+from polyscore.sampling.grids import make_grid
+from polyscore.sampling.loop import Samples, Step, sample
+from polyscore.sampling.noise import Streams
+from polyscore.sampling.solvers import DDIM, DPMpp, EulerMaruyama, Heun, Solver, make_solver
+from polyscore.sampling.walk import Walk
+
+__all__ = [
+    "DDIM",
+    "Corrector",
+    "DPMpp",
+    "EulerMaruyama",
+    "Heun",
+    "Langevin",
+    "SNRLangevin",
+    "Samples",
+    "Solver",
+    "Step",
+    "Streams",
+    "Walk",
+    "make_grid",
+    "make_solver",
+    "sample",
+]

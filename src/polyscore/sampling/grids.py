@@ -1,0 +1,62 @@
+"""Time grids: falling times from 1 to 0 with `steps` steps, spaced in t, in log-SNR, or as Karras et al. space sigma = S / A."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from polyscore.errors import PolyscoreError
+from polyscore.paths import GaussianPath
+
+__all__ = ["GRIDS", "karras", "log_snr", "make_grid", "uniform"]
+
+Grid = list[float]
+
+
+def uniform(steps: int, path: GaussianPath | None = None) -> Grid:
+    """Equal steps in t: 1, 1 - 1/N, ..., 0."""
+    return [1 - i / steps for i in range(steps)] + [0.0]
+
+
+def log_snr(steps: int, path: GaussianPath, limits: tuple[float, float] = (-10.0, 10.0)) -> Grid:
+    """Equal steps in log-SNR within `limits` (where the path has them), then 0."""
+    low = max(path.log_snr(1.0), limits[0])
+    high = min(path.log_snr(0.0), limits[1])
+    levels = torch.linspace(low, high, steps, dtype=torch.float64)
+    return _times(path, levels)
+
+
+def karras(steps: int, path: GaussianPath, rho: float = 7.0, sigmas: tuple[float, float] = (0.01, 100.0)) -> Grid:
+    """sigma_i = (sigma_max^(1/rho) + i/(N-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho, then 0 (Karras et al. 2022, Eq. 5)."""
+    largest = min(math.exp(-0.5 * path.log_snr(1.0)) if path.log_snr(1.0) > -math.inf else math.inf, sigmas[1])
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    sigma = (largest ** (1 / rho) + ramp * (sigmas[0] ** (1 / rho) - largest ** (1 / rho))) ** rho
+    return _times(path, -2 * sigma.log())
+
+
+def _times(path: GaussianPath, levels: torch.Tensor) -> Grid:
+    return [*path.time_of(levels).tolist(), 0.0]
+
+
+GRIDS: dict[str, Callable[[int, GaussianPath], Grid]] = {"uniform": uniform, "log_snr": log_snr, "karras": karras}
+
+
+def make_grid(kind: str | Sequence[float], steps: int, path: GaussianPath | None) -> Grid:
+    """A named grid, or explicit falling times in [0, 1].
+
+    Raises:
+        PolyscoreError: an unknown name, too few steps, or times that do not fall.
+    """
+    if not isinstance(kind, str):
+        times = [float(t) for t in kind]
+        if len(times) < 2 or any(b >= a for a, b in itertools.pairwise(times)) or times[0] > 1 or times[-1] < 0:
+            raise PolyscoreError("time grid: expected at least two strictly falling times in [0, 1]")
+        return times
+    if kind not in GRIDS:
+        raise PolyscoreError(f"time grid {kind!r}: expected one of {', '.join(GRIDS)} or a list of times")
+    if steps < 1:
+        raise PolyscoreError(f"steps is {steps}, expected at least 1")
+    return uniform(steps) if path is None else GRIDS[kind](steps, path)

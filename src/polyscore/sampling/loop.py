@@ -1,0 +1,225 @@
+"""Sampling: all modalities together, from any subset of them to all the others."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyscore.denoisers import Denoiser, Run, State, count_evaluations, current_run
+from polyscore.errors import PolyscoreError
+from polyscore.paths import GaussianPath
+from polyscore.sampling.conditioning import Mode, check_mode, jump_back, observe
+from polyscore.sampling.correctors import Corrector
+from polyscore.sampling.grids import make_grid
+from polyscore.sampling.noise import Streams
+from polyscore.sampling.solvers import Solver, make_solver
+from polyscore.sampling.walk import Walk
+
+__all__ = ["Samples", "Step", "sample"]
+
+Callback = Callable[["Step"], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback sees after every step.
+
+    Attributes:
+        index: number of the step, from 0; `steps` in all.
+        t: the time the step left from. first: number of the batch's first sample.
+        z: the new states of all modalities. predictions: what the denoiser said at t.
+    """
+
+    index: int
+    steps: int
+    t: float
+    first: int
+    z: State
+    predictions: Mapping[str, Any]
+
+
+class Samples(dict[str, Tensor]):
+    """{modality: (n, *shape)}; `info` says what was done: steps, solver, evaluations, seconds."""
+
+    def __init__(self, values: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
+        super().__init__(values)
+        self.info: dict[str, Any] = dict(info or {})
+
+
+def sample(
+    denoiser: Denoiser,
+    n: int,
+    *,
+    given: Mapping[str, Tensor] | None = None,
+    condition: Any = None,
+    steps: int = 20,
+    solver: str | Solver = "dpmpp",
+    token_solver: Any = "ancestral",
+    corrector: Corrector | None = None,
+    grid: str | Sequence[float] = "uniform",
+    conditioning: Mode = "time",
+    resamplings: int = 5,
+    seed: int = 0,
+    first: int = 0,
+    batch_size: int | None = None,
+    callback: Callback | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Samples:
+    """Sample n states of all modalities of a denoiser, those in `given` held fixed.
+
+    Args:
+        denoiser: any denoiser or composition of denoisers.
+        n: number of samples.
+        given: observed latents, (n, *shape), or (1, *shape) for all.
+        condition: handed to the denoiser; a tensor of n rows is cut with the batch.
+        steps: of the grid. solver: "dpmpp" (2M), "dpmpp3m", "ddim", "ddpm", "heun", "euler", "euler_maruyama", or an object.
+        token_solver: for token modalities. corrector: run at every step.
+        grid: "uniform" in t, "log_snr", "karras" (spaced for the first generated Gaussian modality), or falling times.
+        conditioning: how `given` enters; see `polyscore.sampling.conditioning`. resamplings: rounds of `resample`.
+        seed: sample i depends on (seed, i) only, not on n or the batch. first: number of the first sample.
+        batch_size: samples at a time; all by default. callback: called after every step with a `Step`.
+
+    Returns:
+        All modalities, the given ones included; `.info` has steps, solver, evaluations (calls and rows a sample) and seconds.
+
+    Raises:
+        PolyscoreError: an unknown modality, wrong shape or NaN in `given`; unknown names; states that stop being finite.
+    """
+    check_mode(conditioning)
+    observed = {name: _given(denoiser, name, value, n, dtype) for name, value in (given or {}).items()}
+    if n < 1:
+        raise PolyscoreError(f"n is {n}, expected at least 1")
+    options = _Options(
+        steps, make_solver(solver), _token_solver(denoiser, token_solver), corrector, grid, conditioning, resamplings, callback, dtype
+    )
+    size = batch_size or n
+    started = time.perf_counter()
+    with torch.no_grad(), count_evaluations(denoiser) as evaluations:
+        batches = [_batch(denoiser, observed, condition, seed, first, range(a, min(a + size, n)), options) for a in range(0, n, size)]
+    joined = {name: torch.cat([b[name] for b in batches]) for name in denoiser.paths}
+    info = {
+        "n": n,
+        "seed": seed,
+        "first": first,
+        "steps": steps if isinstance(grid, str) else len(grid) - 1,
+        "solver": repr(options.solver),
+        "grid": grid if isinstance(grid, str) else "explicit",
+        "conditioning": conditioning if observed else None,
+        "given": sorted(observed),
+        "calls": evaluations.calls // len(batches),
+        "evaluations_per_sample": evaluations.rows / n,
+        "seconds": time.perf_counter() - started,
+    }
+    return Samples(joined, info)
+
+
+@dataclass(frozen=True)
+class _Options:
+    steps: int
+    solver: Solver
+    token_solver: Any
+    corrector: Corrector | None
+    grid: str | Sequence[float]
+    conditioning: str
+    resamplings: int
+    callback: Callback | None
+    dtype: torch.dtype
+
+
+def _batch(denoiser: Denoiser, given: State, condition: Any, seed: int, first: int, rows: range, options: _Options) -> State:
+    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    streams = Streams(seed, [first + i for i in rows], device, options.dtype)
+    generated = [name for name in denoiser.paths if name not in given]
+    gaussian = [p for name in generated if isinstance(p := denoiser.paths[name], GaussianPath)]
+    walk = Walk(denoiser.paths, denoiser.shapes, make_grid(options.grid, options.steps, gaussian[0] if gaussian else None), streams)
+    shown = {name: value[rows.start : rows.stop].to(device) for name, value in given.items()}
+    part = condition[rows.start : rows.stop] if isinstance(condition, Tensor) and condition.ndim and len(condition) > 1 else condition
+    start = {name: path.start(walk.times[0], name, denoiser.shapes[name], streams) for name, path in denoiser.paths.items()}
+    run = Run(noise=start)
+    token = current_run.set(run)
+    try:
+        return _Stepper(denoiser, walk, shown, part, options, run, first + rows.start).go({name: start[name] for name in generated})
+    finally:
+        current_run.reset(token)
+
+
+class _Stepper:
+    """One batch on its way from noise to data."""
+
+    def __init__(self, denoiser: Denoiser, walk: Walk, given: State, condition: Any, options: _Options, run: Run, first: int) -> None:
+        self.denoiser, self.walk, self.given, self.condition = denoiser, walk, given, condition
+        self.options, self.run, self.first = options, run, first
+
+    def predict(self, z: State, i: int) -> Mapping[str, Any]:
+        """Predictions at grid point i, the observed modalities put in."""
+        shown, clocks = observe(self.walk, self.given, self.options.conditioning, i)
+        found: Mapping[str, Any] = self.denoiser(z | shown, clocks | dict.fromkeys(z, self.walk.times[i]), self.condition)
+        return found
+
+    def go(self, z: State) -> State:
+        """All steps of the grid."""
+        rounds = self.options.resamplings if self.options.conditioning == "resample" and self.given else 1
+        for i in range(self.walk.steps):
+            self.run.step = i
+            for again in range(rounds):
+                z, predictions = self.step(z, i)
+                if again + 1 < rounds and self.walk.times[i + 1] > 0:
+                    z = {name: jump_back(self.walk, name, value, i) for name, value in z.items()}
+            if self.options.callback is not None:
+                self.options.callback(Step(i, self.walk.steps, self.walk.times[i], self.first, z | self.given, predictions))
+        z = z | {name: mean for name, mean in self.walk.means.items() if name in z}
+        for name, value in z.items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise PolyscoreError(f"modality {name!r}: the sampled latent is not finite (NaN or infinity); expected finite numbers")
+        return {name: self.given.get(name, z.get(name)) for name in self.denoiser.paths}  # type: ignore[misc]
+
+    def step(self, z: State, i: int) -> tuple[State, Mapping[str, Any]]:
+        """One step of all generated modalities."""
+        corrector = self.options.corrector
+        self.walk.means.clear()
+        if corrector is not None and corrector.when == "before":
+            z = corrector(self.walk, z, i, self.predict)
+        predictions = self.predict(z, i)
+        new = {name: self._solver(name).update(self.walk, name, value, predictions[name], i) for name, value in z.items()}
+        if self.options.solver.refines and self.walk.times[i + 1] > 0:
+            second = self.predict(new, i + 1)
+            for name in [n for n in new if self._solver(n) is self.options.solver]:
+                new[name] = self.options.solver.refine(self.walk, name, second[name], i)  # type: ignore[attr-defined]
+        if corrector is not None and corrector.when == "same":
+            new = corrector(self.walk, new, i, self.predict)
+        if corrector is not None and corrector.when == "after" and self.walk.times[i + 1] > 0:
+            new = corrector(self.walk, new, i + 1, self.predict)
+        return new, predictions
+
+    def _solver(self, name: str) -> Any:
+        return self.options.solver if isinstance(self.walk.paths[name], GaussianPath) else self.options.token_solver
+
+
+def _token_solver(denoiser: Denoiser, solver: Any) -> Any:
+    if all(isinstance(path, GaussianPath) for path in denoiser.paths.values()) or not isinstance(solver, str):
+        return solver
+    from polyscore.sampling.tokens import make_token_solver
+
+    return make_token_solver(solver)
+
+
+def _given(denoiser: Denoiser, name: str, value: Tensor, n: int, dtype: torch.dtype) -> Tensor:
+    if name not in denoiser.paths:
+        raise PolyscoreError(f"given modality {name!r}: the model has {', '.join(sorted(denoiser.paths))}")
+    shape = tuple(denoiser.shapes[name])
+    if tuple(value.shape[1:]) != shape or len(value) not in (1, n):
+        raise PolyscoreError(f"given modality {name!r}: expected shape {(n, *shape)} (or 1 row), found {tuple(value.shape)}")
+    if value.is_floating_point():
+        bad = int((~torch.isfinite(value)).sum())
+        if bad:
+            raise PolyscoreError(
+                f"given modality {name!r}: {bad} of {math.prod(value.shape)} latent values are NaN or infinite; expected finite numbers"
+            )
+        value = value.to(dtype)
+    return value.expand(n, *shape)

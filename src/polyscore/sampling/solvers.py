@@ -1,0 +1,167 @@
+"""Solvers: one step of one Gaussian modality from time t_i to t_{i+1}, given its prediction.
+
+A solver is a small object with `update(walk, name, z, prediction, i)`; it knows one modality at a time and nothing of
+what is sampled. `walk` holds the grid and the coefficients (floats A[i], S[i]), the noise, and a memory per modality.
+For A, S at t and a, s at the next time: lambda = log(A / S), h = lambda_next - lambda.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from polyscore.errors import PolyscoreError
+from polyscore.predictions import Prediction
+from polyscore.sampling.walk import Walk
+
+__all__ = ["DDIM", "DPMpp", "EulerMaruyama", "Heun", "Solver", "make_solver"]
+
+
+class Solver(Protocol):
+    """The protocol of a solver. `second_order_evaluation`: `refine` wants a second prediction at the new time."""
+
+    refines: ClassVar[bool]
+
+    def update(self, walk: Walk, name: str, z: Tensor, p: Prediction, i: int) -> Tensor:
+        """The state at t_{i+1}."""
+        ...
+
+
+@dataclass(frozen=True)
+class DDIM:
+    """z' = a x0 + sqrt(s^2 - eta^2 V) eps + eta sqrt(V) n, V = (S^2 - (A/a)^2 s^2) s^2 / S^2 the variance of q(z' | z, x0).
+
+    eta = 0: DDIM, which is the Euler step of the probability flow in sigma = S / A (and of the flow ODE on the rectified path);
+    eta = 1: DDPM ancestral sampling (Ho et al. 2020; Song et al. 2021). Any Gaussian path.
+    """
+
+    eta: float = 0.0
+    refines: ClassVar[bool] = False
+
+    def update(self, walk: Walk, name: str, z: Tensor, p: Prediction, i: int) -> Tensor:
+        """One step."""
+        (A, S), (a, s) = walk.at(name, i), walk.at(name, i + 1)
+        if s == 0:
+            return a * p.x0
+        variance = self.eta**2 * max(S * S - (A / a) ** 2 * s * s, 0.0) * (s / S) ** 2
+        drawn = a * p.x0 + math.sqrt(max(s * s - variance, 0.0)) * p.eps
+        return drawn + math.sqrt(variance) * walk.noise(name) if variance > 0 else drawn
+
+
+@dataclass(frozen=True)
+class DPMpp:
+    """DPM-Solver++ multistep with data prediction, order 1, 2 or 3 (Lu et al. 2022, Alg. 2).
+
+    z' = (s / S) z - a (e^-h - 1) D, with D extrapolated from the last predictions of x0. The first steps and the step to
+    t = 0 are of lower order; under 15 steps so is, at order 3, the step before it.
+    """
+
+    order: int = 2
+    refines: ClassVar[bool] = False
+
+    def update(self, walk: Walk, name: str, z: Tensor, p: Prediction, i: int) -> Tensor:
+        """One step; remembers x0 and lambda of the last steps."""
+        (A, S), (a, s) = walk.at(name, i), walk.at(name, i + 1)
+        history = walk.memory(name)
+        now = math.log(A / S) if A > 0 else -math.inf
+        history.append((p.x0, now))
+        del history[:-3]
+        if s == 0:
+            return a * p.x0
+        nxt = math.log(a / s)
+        order = min(self.order, len(history), 2 if walk.steps < 15 and i == walk.steps - 2 else 3)
+        while order > 1 and history[-order][1] == -math.inf:
+            order -= 1
+        shrink = math.exp(now - nxt)
+        start = (s / S) * z + a * (1 - shrink) * p.x0
+        if order == 1:
+            return start
+        h = nxt - now
+        (x1, lambda1) = history[-2]
+        r0 = (now - lambda1) / h
+        if order == 2:
+            return start + (0.5 * a * (1 - shrink) / r0) * (p.x0 - x1)
+        (x2, lambda2) = history[-3]
+        r1 = (lambda1 - lambda2) / h
+        D10, D11 = (p.x0 - x1) / r0, (x1 - x2) / r1
+        slope = D10 + (r0 / (r0 + r1)) * (D10 - D11)
+        bend = (D10 - D11) / (r0 + r1)
+        return start + a * ((shrink - 1) / h + 1) * slope - a * ((shrink - 1 + h) / h**2 - 0.5) * bend
+
+
+@dataclass(frozen=True)
+class Heun:
+    """Second order with a second prediction at the new time; the step to t = 0 is an Euler step.
+
+    In y = z / A and sigma = S / A, dy = eps dsigma (Karras et al. 2022, Alg. 1); on paths that are pure noise at the start
+    (A = 0) along the chord z' = z + (a - A) x0 + (s - S) eps, which is Heun's rule for the flow ODE on the rectified path.
+    """
+
+    refines: ClassVar[bool] = True
+
+    def update(self, walk: Walk, name: str, z: Tensor, p: Prediction, i: int) -> Tensor:
+        """The Euler step; remembers it for `refine`."""
+        walk.memory(name)[:] = [(z, p)]
+        return DDIM().update(walk, name, z, p, i)
+
+    def refine(self, walk: Walk, name: str, p: Prediction, i: int) -> Tensor:
+        """The trapezoid with the prediction `p` at the new time."""
+        (z, first) = walk.memory(name)[0]
+        (A, S), (a, s) = walk.at(name, i), walk.at(name, i + 1)
+        if walk.at(name, 0)[0] <= 0:
+            return z + (0.5 * (a - A)) * (first.x0 + p.x0) + (0.5 * (s - S)) * (first.eps + p.eps)
+        return a * (z / A + 0.5 * (s / a - S / A) * (first.eps + p.eps))
+
+
+@dataclass(frozen=True)
+class EulerMaruyama:
+    """Reverse SDE: z' = z + (-f z + g^2 score) dt + g sqrt(dt) n; the predictor of the Score-Based Multimodal Autoencoder.
+
+    `dt`: None for the grid's own steps, or 1/N fixed as in the authors' sampler, whose grid ends at t = 1e-3 and whose
+    last step adds no noise. `stochastic=False`: the probability flow (half the score, no noise).
+    """
+
+    dt: float | None = None
+    stochastic: bool = True
+    refines: ClassVar[bool] = False
+
+    def update(self, walk: Walk, name: str, z: Tensor, p: Prediction, i: int) -> Tensor:
+        """One step."""
+        t = walk.times[i]
+        dt = t - walk.times[i + 1] if self.dt is None else self.dt
+        path = walk.paths[name]
+        f, g2 = path.drift(t), path.diffusion(t)
+        mean = z + dt * ((1.0 if self.stochastic else 0.5) * g2 * p.score - f * z)
+        if not self.stochastic:
+            return mean
+        walk.memory(name)[:] = [mean]
+        return mean + math.sqrt(g2 * dt) * walk.noise(name) if i + 1 < walk.steps else mean
+
+
+_NAMED: dict[str, Callable[[], Solver]] = {
+    "ddpm": lambda: DDIM(1.0),
+    "ddim": lambda: DDIM(0.0),
+    "euler": lambda: DDIM(0.0),
+    "heun": Heun,
+    "dpmpp": lambda: DPMpp(2),
+    "dpmpp2m": lambda: DPMpp(2),
+    "dpmpp3m": lambda: DPMpp(3),
+    "euler_maruyama": EulerMaruyama,
+}
+
+
+def make_solver(solver: str | Solver) -> Solver:
+    """A solver by name, or the given object.
+
+    Raises:
+        PolyscoreError: an unknown name.
+    """
+    if not isinstance(solver, str):
+        return solver
+    if solver not in _NAMED:
+        raise PolyscoreError(f"solver {solver!r}: expected one of {', '.join(_NAMED)}")
+    return _NAMED[solver]()
