@@ -1,0 +1,90 @@
+"""Objective of a joint denoiser: noise prediction with a random time per modality."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from polyscore.denoisers import Expert
+from polyscore.paths import GaussianPath, expand
+from polyscore.predictions import Prediction
+from polyscore.training.draws import Draw
+
+__all__ = ["JointObjective"]
+
+BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.01)
+
+
+@dataclass(frozen=True)
+class JointObjective:
+    """Mean over the modalities that move of ||v - v_theta||^2 / dim, at times drawn per modality.
+
+    Each sample draws one time t and one role for every modality: moving at t, observed (t = 0) or absent (t = 1). With
+    probability `joint` all move together; else each partner of one modality, chosen at random, is observed with probability
+    `observed`, absent with `absent`, and moves otherwise. With probability `apart` the moving ones have times of their own.
+    Observed and absent modalities carry no loss. That trains every conditional and every marginal (Bounoua et al. 2024).
+
+    Batch entries are latents (B, *shape), or posterior means and standard deviations stacked as (B, 2, *shape): then a
+    sample of the posterior is taken, its noise scaled by `jitter`. An entry `NAME_missing` (B,) marks rows without NAME.
+    """
+
+    joint: float = 0.5
+    observed: float = 0.6
+    absent: float = 0.3
+    apart: float = 0.1
+    jitter: float = 1.0
+    label_dropout: float = 0.1
+
+    def __call__(self, module: Expert, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+        """The loss, and its mean for each modality and band of noise levels."""
+        names = list(module.shapes)
+        clean = {name: self._latent(batch[name], module.shapes[name], draw) for name in names}
+        t, moves = self.times(names, batch, draw)
+        noise = {name: draw.normal(*module.shapes[name]) for name in names}
+        z = {name: module.paths[name].corrupt(clean[name], t[name], noise[name]) for name in names}
+        predicted = module(z, t, self._condition(module, batch, draw))
+        total, count = torch.zeros_like(t[names[0]]), torch.zeros_like(t[names[0]])
+        logs: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
+        for name in names:
+            A, S = cast(GaussianPath, module.paths[name]).coefficients(t[name])
+            target = expand(A, noise[name]) * noise[name] - expand(S, noise[name]) * clean[name]
+            error = (cast(Prediction, predicted[name]).v - target).square().flatten(1).mean(1) * moves[name]
+            total, count = total + error, count + moves[name]
+            for low, high in itertools.pairwise(BANDS):
+                here = moves[name] * ((t[name] >= low) & (t[name] < high))
+                logs[f"{name}_t{low:g}"] = ((error * here).sum().detach(), here.sum())
+        return {"loss": (total / count.clamp(min=1)).mean(), **logs}
+
+    def _latent(self, value: Tensor, shape: tuple[int, ...], draw: Draw) -> Tensor:
+        if value.ndim == len(shape) + 1:
+            return value
+        return value[:, 0] + self.jitter * value[:, 1] * draw.normal(*shape)
+
+    def _condition(self, module: Expert, batch: Mapping[str, Tensor], draw: Draw) -> Tensor | None:
+        if getattr(module.network, "classes", None) is None:
+            return None
+        return torch.where(draw.uniform() < self.label_dropout, -1, batch["label"])
+
+    def times(self, names: list[str], batch: Mapping[str, Tensor], draw: Draw) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The time of every modality, and 1 where it moves (carries loss), each (B,)."""
+        shared = draw.stratified()
+        target = draw.integers(len(names))
+        together, apart = draw.uniform() < self.joint, draw.uniform() < self.apart
+        t, moves = {}, {}
+        for place, name in enumerate(names):
+            role, own = draw.uniform(), draw.uniform()
+            free = together | (target == place)
+            now = torch.where(apart & (target != place), own, shared)
+            seen = ~free & (role < self.observed)
+            gone = ~free & (role >= self.observed) & (role < self.observed + self.absent)
+            if f"{name}_missing" in batch:
+                missing = batch[f"{name}_missing"].bool()
+                gone, seen = gone | missing, seen & ~missing
+            t[name] = torch.where(seen, 0.0, torch.where(gone, 1.0, now))
+            moves[name] = (~(seen | gone)).float()
+        return t, moves
