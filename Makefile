@@ -19,8 +19,8 @@ help:  ## Show this list
 venv: $(STAMP)  ## Create .venv and install polyscore with its development tools
 
 $(STAMP): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "polyscore needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python)" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@python="$(PYTHON)"; test -n "$$python" || { echo "polyscore needs Python 3.11 or newer; set PYTHON=/path/to/python" >&2; exit 1; }; \
+	test -x $(BIN)/python || "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@
 

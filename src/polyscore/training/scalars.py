@@ -48,6 +48,7 @@ class Window:
         self.sums: dict[str, list[float]] = {}
 
     def add(self, values: Mapping[str, tuple[float, float]]) -> None:
+        """Add {name: (sum, count)} to the running sums."""
         for name, (total, count) in values.items():
             entry = self.sums.setdefault(name, [0.0, 0.0])
             entry[0] += total
