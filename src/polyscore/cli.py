@@ -1,0 +1,160 @@
+"""The command line. Every command is a function whose signature is its configuration (`--config FILE.yaml`, `--print_config`)."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from polyscore.errors import PolyscoreError
+
+__all__ = ["main"]
+
+# Options written as `--given image=a.png speech=b.wav`.
+_KEYED = ("--given", "--expert", "--experts", "--strength", "--reliability", "--scale")
+
+
+def sample(
+    model: str = "digits",
+    out: str = "outputs/samples",
+    n: int = 4,
+    given: dict[str, str] | None = None,
+    repeat: str | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    steps: int | None = None,
+    solver: Literal["dpmpp", "dpmpp3m", "ddim", "ddpm", "heun", "euler", "euler_maruyama"] | None = None,
+    grid: Literal["uniform", "log_snr", "karras"] | None = None,
+    guidance: float | None = None,
+    conditioning: Literal["time", "clean", "scaled", "noised", "resample"] | None = None,
+) -> None:
+    """Generate modalities as ordinary files, from any subset of the others.
+
+    Args:
+        model: folder of a composer, a shipped name (digits) or a hub id.
+        out: folder for the results.
+        n: number of samples.
+        given: files of the observed modalities: --given image=seven.png speech=three.wav.
+        repeat: a result to repeat from the metadata inside it (also written --from); the other options are then not used.
+        seed: sample i depends on (seed, i) only.
+        batch_size: samples at a time.
+        steps: of the solver; by default the model's own.
+        solver: by default the model's own.
+        grid: spacing of the times.
+        guidance: strength of subset guidance.
+        conditioning: how observed modalities enter.
+    """
+    from polyscore import generate
+
+    named = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
+    options = {k: v for k, v in named.items() if v is not None}
+    with _progress("sampling") as progress:
+        if repeat is not None:
+            files = generate.repeat(repeat, out, progress)
+        else:
+            files = generate.generate(model, out, n, given, seed, batch_size, options, progress)
+    _say(f"{len(files)} files in {out}")
+
+
+def inspect(path: str = "digits") -> None:
+    """Show what a composer, a checkpoint or a result file is and how it was made.
+
+    Args:
+        path: folder, shipped name or hub id of a composer; a checkpoint's .json or .safetensors; or a file that `sample` wrote.
+    """
+    from polyscore.report.describe import describe
+
+    _console().print(describe(path))
+
+
+def demo(out: str = "outputs/demo", seed: int = 0) -> None:
+    """Pictures to speech, speech to pictures, both together: one self-contained page.
+
+    Args:
+        out: folder of the page and the files. seed: of everything that is drawn.
+    """
+    from polyscore.report.demo import run_demo
+
+    with _progress("demo") as progress:
+        page = run_demo(out, seed, progress)
+    _say(f"open {page}")
+
+
+def _commands() -> dict[str, Any]:
+    from polyscore.data.commands import DATA
+    from polyscore.recipes.commands import EVALUATE, TRAIN
+
+    return {"demo": demo, "sample": sample, "train": TRAIN, "evaluate": EVALUATE, "inspect": inspect, "data": DATA}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Exit code 0: done; 2: a user's error, in one line; 130: interrupted."""
+    from jsonargparse import auto_cli, set_parsing_settings
+
+    arguments = _rewrite(list(sys.argv[1:] if argv is None else argv))
+    set_parsing_settings(docstring_parse_attribute_docstrings=False)
+    try:
+        if arguments == ["--version"]:
+            import polyscore
+
+            sys.stdout.write(f"polyscore {polyscore.__version__}\n")
+            return 0
+        auto_cli(
+            _commands(),
+            args=arguments,
+            as_positional=False,
+            description="Generative models trained apart, composed into one multimodal generator.",
+        )
+    except PolyscoreError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
+    except OSError as error:
+        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 2)
+    return 0
+
+
+def _rewrite(arguments: list[str]) -> list[str]:
+    """`--given a=x b=y` as `--given.a=x --given.b=y`, and `--from` as `--repeat`."""
+    found: list[str] = []
+    keyed = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            keyed = argument if argument in _KEYED else None
+            if keyed is None:
+                found.append("--repeat" + argument[6:] if argument == "--from" or argument.startswith("--from=") else argument)
+        elif keyed is not None and "=" in argument:
+            found.append(f"{keyed}.{argument}")
+        else:
+            found.append(argument)
+    return found
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"polyscore: error: {' '.join(message.split())}\n")
+    return code
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _say(message: str) -> None:
+    _console().print(message, highlight=False)
+
+
+@contextlib.contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,188 @@
+"""The Composer: what a user holds. Codecs, a denoiser over their latents, and how to sample."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyscore.checkpoint import load_module, read_json, save_module
+from polyscore.codecs.base import Codec
+from polyscore.denoisers import Denoiser
+from polyscore.errors import CheckpointError, PolyscoreError
+from polyscore.files import write_text
+from polyscore.media.prepare import read_prepared, write_prepared
+from polyscore.ratios.subset import SubsetGuided
+from polyscore.sampling.loop import Samples
+from polyscore.sampling.processes import sample_across
+
+__all__ = ["SHIPPED", "Composer"]
+
+FORMAT = 1
+WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED = ("digits",)
+"""Names of the composers whose weights come with the package."""
+
+
+class Composer:
+    """Codecs and a denoiser as one multimodal generator.
+
+        composer = Composer.load("digits")
+        pairs = composer.sample(8, seed=0)                           # {"image": (8, 1, 28, 28), "speech": (8, 8000)}
+        spoken = composer.sample(8, given={"image": pictures})       # any subset gives the rest
+
+    Args:
+        codecs: codec of each modality, trained apart; a modality without one is its own latent.
+        denoiser: over the latents of all modalities.
+        defaults: arguments of `sample` where a call has none (steps, solver, guidance, ...).
+        media: what an ordinary file of each modality is: {"kind": "audio", "rate": 8000} (see `polyscore.media.read`).
+        meta: what trained it and the numbers it reaches.
+
+    Raises:
+        PolyscoreError: a codec whose latents are not the denoiser's states.
+    """
+
+    def __init__(
+        self,
+        codecs: Mapping[str, Codec],
+        denoiser: Denoiser,
+        defaults: Mapping[str, Any] | None = None,
+        media: Mapping[str, Mapping[str, Any]] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.codecs, self.denoiser = dict(codecs), denoiser
+        self.defaults, self.media, self.meta = dict(defaults or {}), dict(media or {}), dict(meta or {})
+        for name, codec in self.codecs.items():
+            expected = tuple(denoiser.shapes.get(name, ()))
+            if name not in denoiser.paths or tuple(codec.latent_shape) != expected:
+                found = f"{expected}" if name in denoiser.paths else f"no such modality among {sorted(denoiser.paths)}"
+                raise PolyscoreError(f"codec {name!r}: latents of shape {tuple(codec.latent_shape)}, but the denoiser has {found}")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self.denoiser.paths)
+
+    def encode(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Data {modality: (B, *data_shape)} to latents.
+
+        Raises:
+            PolyscoreError: an unknown modality, a wrong shape, or values that are not finite.
+        """
+        return {name: self._encode(name, value) for name, value in data.items()}
+
+    @torch.no_grad()
+    def _encode(self, name: str, value: Tensor) -> Tensor:
+        if name not in self.denoiser.paths:
+            raise PolyscoreError(f"modality {name!r}: the model has {', '.join(self.modalities)}")
+        codec = self.codecs.get(name)
+        if codec is None:
+            return value
+        if tuple(value.shape[1:]) != tuple(codec.data_shape):
+            raise PolyscoreError(
+                f"modality {name!r}: expected data of shape (n, {', '.join(map(str, codec.data_shape))}), found {tuple(value.shape)}"
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise PolyscoreError(f"modality {name!r}: expected finite data, found NaN or infinity")
+        return codec.encode(value)
+
+    def read(self, name: str, path: str | os.PathLike[str]) -> Tensor:
+        """An ordinary file as one row of data, (1, *data_shape).
+
+        Raises:
+            PolyscoreError: a modality the model doesn't have, or a file that cannot be used.
+        """
+        if name not in self.denoiser.paths:
+            raise PolyscoreError(f"given modality {name!r}: the model has {', '.join(self.modalities)}")
+        return read_prepared(
+            path, tuple(self.codecs[name].data_shape if name in self.codecs else self.denoiser.shapes[name]), self.media.get(name, {})
+        )[None]
+
+    def write(self, name: str, path: str | os.PathLike[str], value: Tensor, metadata: Mapping[str, Any] | None = None) -> Path:
+        """Write one row of data as an ordinary file; the suffix is the modality's own if `path` has none."""
+        return write_prepared(path, value, self.media.get(name, {}), metadata)
+
+    @torch.no_grad()
+    def decode(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Latents to data."""
+        return {name: self.codecs[name].decode(z) if name in self.codecs else z for name, z in latents.items()}
+
+    def operator(self, guidance: float = 0.0, window: tuple[float, float] = (0.0, 1.0)) -> Denoiser:
+        """The denoiser, with subset guidance of the given strength."""
+        return SubsetGuided(self.denoiser, guidance, window) if guidance and len(self.modalities) > 1 else self.denoiser
+
+    def sample_latents(self, n: int, *, given: Mapping[str, Tensor] | None = None, seed: int = 0, **options: Any) -> Samples:
+        """Latents of n samples given latents; options as in `sample`."""
+        chosen = {**self.defaults, **options}
+        denoiser = self.operator(chosen.pop("guidance", 0.0), tuple(chosen.pop("window", (0.0, 1.0))))
+        return sample_across(denoiser, n, given=given, seed=seed, **chosen)
+
+    def sample(self, n: int, given: Mapping[str, Tensor] | None = None, *, seed: int = 0, **options: Any) -> Samples:
+        """n samples of all modalities as data; given ones are returned as they were given.
+
+        Args:
+            n: number of samples. given: observed data, (n, *data_shape), or (1, *data_shape) for all.
+            seed: sample i depends on (seed, i) only.
+            options: `guidance` (strength of subset guidance), `window`, and those of `polyscore.sampling.sample`
+                (steps, solver, grid, corrector, conditioning, batch_size, callback, ...).
+
+        Returns:
+            {modality: (n, *data_shape)}; `.info` as of `polyscore.sampling.sample`, with the latents under "latents".
+        """
+        latents = self.sample_latents(n, given=self.encode(given or {}), seed=seed, **options)
+        made = self.decode({name: z for name, z in latents.items() if name not in (given or {})})
+        known = {name: value.expand(n, *value.shape[1:]) for name, value in (given or {}).items()}
+        data = made | known
+        return Samples({name: data[name] for name in self.modalities}, latents.info | {"latents": dict(latents)})
+
+    def save(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
+        """Write a folder: `composer.json`, one safetensors and one JSON file a codec, and the denoiser's."""
+        target = Path(folder)
+        for name, codec in self.codecs.items():
+            save_module(codec, target / name, meta=getattr(codec, "_meta", None), dtype=dtype)
+        save_module(self.denoiser, target / "denoiser", meta=getattr(self.denoiser, "_meta", None), dtype=dtype)
+        header = {"format": FORMAT, "codecs": sorted(self.codecs), "defaults": self.defaults, "media": self.media, "meta": self.meta}
+        write_text(target / "composer.json", json.dumps(header, indent=1) + "\n")
+        return target
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str]) -> Composer:
+        """Load a folder, a shipped composer by name ("digits"), or a repository of the Hugging Face hub by its id.
+
+        Raises:
+            CheckpointError: nothing there, or files that are damaged or do not fit together.
+        """
+        folder = locate(source)
+        header = read_json(folder / "composer.json")
+        if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("codecs"), list):
+            raise CheckpointError(f"{folder / 'composer.json'}: not a composer (expected format {FORMAT} with codecs)")
+        codecs = {name: load_module(folder / name, Codec) for name in header["codecs"]}
+        denoiser = load_module(folder / "denoiser", Denoiser)
+        return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"))
+
+
+def locate(source: str | os.PathLike[str], marker: str = "composer.json") -> Path:
+    """The folder of a checkpoint: a folder, a shipped name, or a hub id (downloaded once).
+
+    Raises:
+        CheckpointError: none of these.
+    """
+    path = Path(source)
+    if (path / marker).is_file():
+        return path
+    if str(source) in SHIPPED:
+        return WEIGHTS / str(source)
+    if path.exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise CheckpointError(f"{source}: expected a folder with {marker}, a shipped name ({', '.join(SHIPPED)}) or a hub id OWNER/NAME")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{source}: no such folder, and the hub gave nothing ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,147 @@
+"""From files to files: sample with a composer, write ordinary files that carry what made them, and repeat a run from any of them."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import polyscore
+from polyscore.composer import Composer
+from polyscore.errors import PolyscoreError
+from polyscore.media import read_metadata
+from polyscore.media.prepare import SUFFIXES
+from polyscore.sampling.loop import Step
+
+__all__ = ["generate", "repeat"]
+
+Progress = Callable[[int, int], None]
+
+
+def generate(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    n: int = 4,
+    given: Mapping[str, str | os.PathLike[str]] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Sample n items and write one file an item and generated modality: OUT/0000_image.png, OUT/0000_speech.wav, ...
+
+    Every file holds the run (model, seed, options, given latents) in its metadata. Files of the same run that are already there are
+    kept, so an interrupted run goes on where it stopped.
+
+    Args:
+        model: folder, shipped name or hub id. given: ordinary file of each observed modality.
+        options: of `Composer.sample`. progress: called with (steps done, steps in all).
+
+    Raises:
+        PolyscoreError: any input that cannot be used; nothing is half-written.
+    """
+    composer = Composer.load(model)
+    rows = composer.encode({name: composer.read(name, path) for name, path in (given or {}).items()})
+    return _write_run(composer, _run(composer, model, n, rows, seed, batch_size, options or {}), rows, Path(out), progress)
+
+
+def repeat(result: str | os.PathLike[str], out: str | os.PathLike[str], progress: Progress | None = None) -> list[Path]:
+    """Repeat the run that wrote `result`, from the metadata inside it.
+
+    Raises:
+        PolyscoreError: a file without such metadata, or one whose model is gone or is another one now.
+    """
+    found = read_metadata(result).get("run")
+    if not isinstance(found, dict) or "model" not in found:
+        raise PolyscoreError(f"{result}: expected a file written by `polyscore sample`, found none of its metadata")
+    composer = Composer.load(found["model"])
+    if found.get("weights") != _fingerprint(composer):
+        raise PolyscoreError(
+            f"{result}: made by other weights of {found['model']!r} ({found.get('weights')}) than those found now ({_fingerprint(composer)})"
+        )
+    rows = {name: _unpack(value) for name, value in found["given"].items()}
+    return _write_run(composer, found, rows, Path(out), progress)
+
+
+def _run(
+    composer: Composer, model: Any, n: int, rows: Mapping[str, Tensor], seed: int, batch_size: int, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    name = str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+    return {
+        "polyscore": polyscore.__version__,
+        "model": name,
+        "weights": _fingerprint(composer),
+        "n": n,
+        "seed": seed,
+        "batch_size": batch_size,
+        "options": {**composer.defaults, **options},
+        "given": {k: _pack(v) for k, v in rows.items()},
+    }
+
+
+def _write_run(composer: Composer, run: dict[str, Any], given: Mapping[str, Tensor], out: Path, progress: Progress | None) -> list[Path]:
+    from polyscore.processes import this_process
+
+    main = int(os.environ.get("WORLD_SIZE", "1")) == 1 or this_process().is_main_process
+    made = [name for name in composer.modalities if name not in given]
+    if not made:
+        raise PolyscoreError(f"given: all modalities ({', '.join(composer.modalities)}) are given, nothing is left to generate")
+    files: list[Path] = []
+    for start in range(0, run["n"], run["batch_size"]):
+        rows = range(start, min(start + run["batch_size"], run["n"]))
+        paths = {(i, name): out / f"{i:04d}_{name}{_suffix(composer, name)}" for i in rows for name in made}
+        files += paths.values()
+        if all(_same(path, run) for path in paths.values()):
+            continue
+        latents = composer.sample_latents(
+            len(rows), given=given, seed=run["seed"], first=start, callback=_bar(progress, start, run), **run["options"]
+        )
+        data = composer.decode({name: latents[name] for name in made})
+        for (i, name), path in paths.items():
+            if main:
+                composer.write(name, path, data[name][i - start], {"run": run, "index": i, "modality": name})
+    return files
+
+
+def _bar(progress: Progress | None, start: int, run: Mapping[str, Any]) -> Callable[[Step], None] | None:
+    if progress is None:
+        return None
+    batches, done = -(-run["n"] // run["batch_size"]), start // run["batch_size"]
+    return lambda step: progress(done * step.steps + step.index + 1, batches * step.steps)
+
+
+def _same(path: Path, run: Mapping[str, Any]) -> bool:
+    try:
+        return bool(read_metadata(path).get("run") == run)
+    except PolyscoreError:
+        return False
+
+
+def _suffix(composer: Composer, name: str) -> str:
+    return SUFFIXES[str(composer.media.get(name, {}).get("kind", "json"))]
+
+
+def _fingerprint(composer: Composer) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for module in [*composer.codecs.values(), composer.denoiser]:
+        for value in module.state_dict().values():
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _pack(value: Tensor) -> dict[str, Any]:
+    array = value.detach().cpu().contiguous().numpy()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "base64": base64.b64encode(array.tobytes()).decode()}
+
+
+def _unpack(value: Mapping[str, Any]) -> Tensor:
+    array = np.frombuffer(base64.b64decode(value["base64"]), dtype=value["dtype"]).reshape(value["shape"])
+    return torch.from_numpy(array.copy())
