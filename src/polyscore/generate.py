@@ -61,10 +61,9 @@ def repeat(result: str | os.PathLike[str], out: str | os.PathLike[str], progress
     if not isinstance(found, dict) or "model" not in found:
         raise PolyscoreError(f"{result}: expected a file written by `polyscore sample`, found none of its metadata")
     composer = Composer.load(found["model"])
-    if found.get("weights") != _fingerprint(composer):
-        raise PolyscoreError(
-            f"{result}: made by other weights of {found['model']!r} ({found.get('weights')}) than those found now ({_fingerprint(composer)})"
-        )
+    weights = _fingerprint(composer)
+    if found.get("weights") != weights:
+        raise PolyscoreError(f"{result}: made by weights {found.get('weights')} of {found['model']!r}, found weights {weights} now")
     rows = {name: _unpack(value) for name, value in found["given"].items()}
     return _write_run(composer, found, rows, Path(out), progress)
 

@@ -29,7 +29,7 @@ from polyscore.training.state import Folder, TrainState
 __all__ = ["Objective", "TrainResult", "fit"]
 
 M = TypeVar("M", bound=nn.Module)
-Objective = Callable[[Any, Any, Draw], Tensor | Mapping[str, Tensor]]
+Objective = Callable[[Any, Any, Draw], Tensor | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
