@@ -85,8 +85,8 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_bad_videos_end_in_one_line(tmp_path: Path) -> None:
     good = media.write(tmp_path / "good.mp4", ramp(30), "video", fps=10, waveform=tone(24000, 8000), rate=8000).read_bytes()
     files = {
-        "noise.mp4": (b"not a video", "readable video"),
-        "half.mp4": (good[: len(good) // 2], "readable video"),
+        "noise.mp4": (b"not a video", "readable video or sound"),
+        "half.mp4": (good[: len(good) // 2], "readable video or sound"),
         "x.avi": (b"", "empty"),
     }
     for name, (data, words) in files.items():

@@ -132,7 +132,7 @@ def _decode(file: Path, max_seconds: float) -> tuple[Tensor, int]:
 
     _check_riff(file)
     try:
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(file) as sound, np.errstate(invalid="ignore", over="ignore"):  # NaN is reported below
             _check_header(sound.frames, sound.samplerate, file, max_seconds)
             most = int(max_seconds * sound.samplerate) + 1  # compressed files may hold more than their header says
             blocks = [block.mean(1) for block in sound.blocks(65536, frames=min(sound.frames, most), dtype="float32", always_2d=True)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from polyscore.errors import DataError
 from polyscore.files import atomic
 
-__all__ = ["check_finite", "check_suffix", "existing", "fit_length", "save_bytes"]
+__all__ = ["check_finite", "check_suffix", "existing", "first_line", "fit_length", "save_bytes"]
 
 
 def existing(path: str | os.PathLike[str], kind: str, suffixes: Collection[str]) -> Path:
@@ -69,3 +69,8 @@ def save_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
 def article(kind: str) -> str:
     """The kind with its article: "an image", "a video"."""
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

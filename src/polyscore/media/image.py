@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from polyscore.errors import DataError
-from polyscore.media.checks import check_finite, check_suffix, existing, save_bytes
+from polyscore.media.checks import check_finite, check_suffix, existing, first_line, save_bytes
 from polyscore.media.metadata import KEY, pack
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ def image_comment(path: str | os.PathLike[str]) -> str | None:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             text = picture.info.get(KEY) or picture.getexif().get(DESCRIPTION)
             if text is None and picture.format == "PNG":
                 picture.load()  # a text chunk may stand behind the pixels
                 text = picture.info.get(KEY)
     except Exception as error:
-        raise DataError(f"{path}: expected a readable image, found {error}") from error
+        raise DataError(f"{path}: expected a readable image, found {first_line(error)}") from error
     return text if isinstance(text, str) else None
 
 
@@ -158,17 +158,16 @@ def _decode(file: Path, max_pixels: int) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
-                _check_picture(picture, file, max_pixels)
-                return ImageOps.exif_transpose(picture)
+        # Pillow's warnings (a large picture, broken EXIF data) are judged here
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as picture:
+            _check_picture(picture, file, max_pixels)
+            return ImageOps.exif_transpose(picture)
     except DataError:
         raise
     except Image.DecompressionBombError as error:
         raise DataError(f"{file}: expected at most {max_pixels / 1e6:g} megapixels, found far more ({error})") from error
     except Exception as error:  # decoders of hostile bytes raise anything
-        raise DataError(f"{file}: expected a readable image, found {_first_line(error)}") from error
+        raise DataError(f"{file}: expected a readable image, found {first_line(error)}") from error
 
 
 def _check_picture(picture: Image, file: Path, max_pixels: int) -> None:
@@ -216,7 +215,3 @@ def _text_options(suffix: str, metadata: Mapping[str, Any] | None, target: objec
     exif = Image.Exif()
     exif[DESCRIPTION] = text
     return {"exif": exif}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

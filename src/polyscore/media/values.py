@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from polyscore.errors import DataError
-from polyscore.media.checks import check_finite, check_suffix, existing, save_bytes
+from polyscore.media.checks import check_finite, check_suffix, existing, first_line, save_bytes
 from polyscore.media.metadata import KEY, pack
 
 __all__ = ["READS", "WRITES", "as_values", "read_values", "values_comment", "write_values"]
@@ -36,7 +36,7 @@ def read_values(
     try:
         content = _parse(file)
     except (ValueError, OSError, EOFError, RecursionError) as error:
-        raise DataError(f"{file}: expected numbers, found {str(error).splitlines()[0]}") from error
+        raise DataError(f"{file}: expected numbers, found {first_line(error)}") from error
     return as_values(content, file, kind=kind, shape=shape, vocabulary=vocabulary)
 
 
@@ -47,7 +47,7 @@ def as_values(
     try:
         value = torch.tensor(content, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{source}: expected a list of numbers, found {error}") from error
+        raise DataError(f"{source}: expected a list of numbers, found {first_line(error)}") from error
     check_finite(value, source, "numbers")
     if kind != "json" and value.ndim != 1:
         raise DataError(f"{source}: expected one list of numbers, found shape {tuple(value.shape)}")

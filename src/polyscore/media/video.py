@@ -17,7 +17,7 @@ from torch import Tensor
 
 from polyscore.errors import DataError, PolyscoreError
 from polyscore.media.audio import MAX_SECONDS, resample, to_int16
-from polyscore.media.checks import check_finite, check_suffix, existing, fit_length, save_bytes
+from polyscore.media.checks import check_finite, check_suffix, existing, first_line, fit_length, save_bytes
 from polyscore.media.image import Fit, resize
 from polyscore.media.metadata import pack
 
@@ -257,5 +257,5 @@ def _guarded(path: Path, use: Callable[[Any], T]) -> T:
             return use(container)
     except PolyscoreError:
         raise
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: expected a readable video, found {error}") from error
+    except Exception as error:  # decoders of hostile bytes raise anything
+        raise DataError(f"{path}: expected a readable video or sound, found {first_line(error)}") from error
