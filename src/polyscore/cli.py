@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from polyscore.errors import PolyscoreError
+from polyscore.terminal import progress, say
 
 __all__ = ["main"]
 
@@ -35,7 +35,8 @@ def sample(
         model: folder of a composer, a shipped name (digits) or a hub id.
         out: folder for the results.
         n: number of samples.
-        given: files of the observed modalities: --given image=seven.png speech=three.wav.
+        given: files of the observed
+        modalities: --given image=seven.png speech=three.wav.
         repeat: a result to repeat from the metadata inside it (also written --from); the other options are then not used.
         seed: sample i depends on (seed, i) only.
         batch_size: samples at a time.
@@ -49,12 +50,12 @@ def sample(
 
     named = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
     options = {k: v for k, v in named.items() if v is not None}
-    with _progress("sampling") as progress:
+    with progress("sampling") as bar:
         if repeat is not None:
-            files = generate.repeat(repeat, out, progress)
+            files = generate.repeat(repeat, out, bar)
         else:
-            files = generate.generate(model, out, n, given, seed, batch_size, options, progress)
-    _say(f"{len(files)} files in {out}")
+            files = generate.generate(model, out, n, given, seed, batch_size, options, bar)
+    say(f"{len(files)} files in {out}")
 
 
 def inspect(path: str = "digits") -> None:
@@ -65,20 +66,21 @@ def inspect(path: str = "digits") -> None:
     """
     from polyscore.report.describe import describe
 
-    _console().print(describe(path))
+    say(describe(path))
 
 
 def demo(out: str = "outputs/demo", seed: int = 0) -> None:
     """Pictures to speech, speech to pictures, both together: one self-contained page.
 
     Args:
-        out: folder of the page and the files. seed: of everything that is drawn.
+        out: folder of the page and the files.
+        seed: of everything that is drawn.
     """
     from polyscore.report.demo import run_demo
 
-    with _progress("demo") as progress:
-        page = run_demo(out, seed, progress)
-    _say(f"open {page}")
+    with progress("demo") as bar:
+        page = run_demo(out, seed, bar)
+    say(f"open {page}")
 
 
 def _commands() -> dict[str, Any]:
@@ -134,27 +136,3 @@ def _rewrite(arguments: list[str]) -> list[str]:
 def _fail(message: str, code: int) -> int:
     sys.stderr.write(f"polyscore: error: {' '.join(message.split())}\n")
     return code
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _say(message: str) -> None:
-    _console().print(message, highlight=False)
-
-
-@contextlib.contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

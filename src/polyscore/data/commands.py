@@ -1,0 +1,43 @@
+"""`polyscore data`: download a file by address and SHA-256, prepare a folder or table of files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polyscore.data.download import download as fetch
+from polyscore.data.folder import prepare_folder
+from polyscore.data.loader import read_manifest
+from polyscore.terminal import progress, say
+
+__all__ = ["DATA"]
+
+
+def download(url: str, out: str, sha256: str, attempts: int = 5) -> None:
+    """Fetch a file; goes on where an earlier try stopped, and keeps it only if its SHA-256 is right.
+
+    Args:
+        url: http://, https:// or file:// address.
+        out: file to write. sha256: of the whole file.
+        attempts: failures before giving up.
+    """
+    say(f"{fetch(url, out, sha256, attempts=attempts)}: {sha256[:12]}... is right")
+
+
+def prepare(source: str, out: str, modalities: dict[str, dict[str, Any]], shard_size: int = 1024, strict: bool = False) -> None:
+    """Turn a folder (one subfolder a modality, files matched by stem) or a CSV/JSONL table into shards for training.
+
+    Args:
+        source: folder or table; docs/data.md shows the layouts.
+        out: folder to write.
+        modalities: kind, shape and reading options of
+        each: {image: {kind: image, shape: [1, 28, 28]}, speech: {kind: audio, ...}}.
+        shard_size: samples a file.
+        strict: stop at the first file that cannot be used, instead of counting it as missing.
+    """
+    with progress("preparing") as bar:
+        data = prepare_folder(source, out, modalities, shard_size=shard_size, strict=strict, progress=bar)
+    errors = len(read_manifest(out)["errors"])
+    say(f"{len(data)} samples in {out}" + (f"; {errors} files could not be used (listed in manifest.json)" if errors else ""))
+
+
+DATA = {"download": download, "prepare": prepare}

@@ -1,0 +1,140 @@
+"""`polyscore train` and `polyscore evaluate`: the recipes as commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from polyscore.recipes.digits.codecs import IMAGE_TRAINING, SPEECH_TRAINING, train_image_codec, train_speech_codec
+from polyscore.recipes.digits.joint import JOINT_TRAINING, Network, train_joint
+from polyscore.recipes.digits.judges import train_judge
+from polyscore.terminal import progress, say
+from polyscore.training import TrainConfig
+from polyscore.training.joint import JointObjective
+
+__all__ = ["EVALUATE", "TRAIN"]
+
+NETWORK, OBJECTIVE = Network(), JointObjective()
+
+
+def digits_image_codec(
+    out: str = "runs/digits-codecs", data: str | None = None, latent: int = 20, beta: float = 0.5, training: TrainConfig = IMAGE_TRAINING
+) -> None:
+    """Train the autoencoder of handwritten digits (MNIST), without labels.
+
+    Args:
+        out: folder for image.json and image.safetensors.
+        data: folder with digits/mnist.npz; default $POLYSCORE_DATA.
+        latent: dimensions.
+        beta: weight of the KL term.
+        config: of the training.
+    """
+    train_image_codec(out, data, latent, beta, config=training)
+    say(f"saved {out}/image")
+
+
+def digits_speech_codec(
+    out: str = "runs/digits-codecs", data: str | None = None, latent: int = 48, beta: float = 2.0, training: TrainConfig = SPEECH_TRAINING
+) -> None:
+    """Train the autoencoder of spoken digits (FSDD), without labels.
+
+    Args:
+        out: folder for speech.json and speech.safetensors.
+        data: folder with digits/fsdd.npz; default $POLYSCORE_DATA.
+        latent: dimensions.
+        beta: weight of the KL term.
+        config: of the training.
+    """
+    train_speech_codec(out, data, latent, beta, config=training)
+    say(f"saved {out}/speech")
+
+
+def digits_judge(
+    modality: Literal["image", "speech"], out: str = "runs/digits-judges", data: str | None = None, training: TrainConfig | None = None
+) -> None:
+    """Train a classifier that judges generated digits, and measure it on the official test split.
+
+    Args:
+        modality: what it looks at or listens to.
+        out: folder.
+        data: default $POLYSCORE_DATA.
+        config: of the training.
+    """
+    judge = train_judge(modality, out, data, config=training)
+    say(f"saved {out}/{modality}: {sum(p.numel() for p in judge.parameters())} parameters")
+
+
+def digits_joint(
+    codecs: str = "runs/digits-codecs",
+    out: str = "runs/digits",
+    data: str | None = None,
+    network: Network = NETWORK,
+    objective: JointObjective = OBJECTIVE,
+    copies: int = 8,
+    training: TrainConfig = JOINT_TRAINING,
+    defaults: dict[str, Any] | None = None,
+) -> None:
+    """Train the joint denoiser on pairs of the same digit, and save the Composer.
+
+    Args:
+        codecs: folder of the two codecs.
+        out: folder of the Composer.
+        data: default $POLYSCORE_DATA.
+        network: its size.
+        objective: how times are drawn.
+        copies: augmented copies of every recording.
+        config: of the training.
+        defaults: of `sample`.
+    """
+    train_joint(codecs, out, data, network, objective, copies, training, defaults)
+    say(f"saved {out}; try: polyscore sample --model {out}")
+
+
+def evaluate_digits_command(
+    model: str = "digits",
+    n: int = 1000,
+    seeds: list[int] | None = None,
+    data: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    conditioning: str | None = None,
+) -> None:
+    """Coherence, fidelity and balance of a digits Composer on the official test splits.
+
+    Args:
+        model: folder, shipped name or hub id.
+        n: samples a measure and seed.
+        seeds: default 0 1 2.
+        data: default $POLYSCORE_DATA.
+        steps: default the model's own.
+        guidance: default the model's own.
+        conditioning: default the model's own.
+    """
+    from polyscore.composer import Composer
+    from polyscore.recipes.digits.evaluate import DigitsTest, evaluate_digits
+    from polyscore.recipes.tables import Measured, show
+
+    composer, test = Composer.load(model), DigitsTest.load(data=data)
+    named = {"steps": steps, "guidance": guidance, "conditioning": conditioning}
+    options: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
+    runs = []
+    with progress("evaluating") as bar:
+        for done, seed in enumerate(seeds or [0, 1, 2]):
+            runs.append(evaluate_digits(composer, test, n, seed, **options))
+            if bar is not None:
+                bar(done + 1, len(seeds or [0, 1, 2]))
+    say(
+        show(
+            [Measured(name, [run[name] for run in runs]) for name in runs[0]],
+            f"{model}: n = {n}, seeds {seeds or [0, 1, 2]}, {options or 'default options'}",
+        )
+    )
+
+
+TRAIN: dict[str, Callable[..., None]] = {
+    "digits-image-codec": digits_image_codec,
+    "digits-speech-codec": digits_speech_codec,
+    "digits-judge": digits_judge,
+    "digits-joint": digits_joint,
+}
+EVALUATE: dict[str, Callable[..., None]] = {"digits": evaluate_digits_command}

@@ -1,0 +1,97 @@
+"""Result tables: rows of measures with their values, written by the command that measured them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polyscore.files import write_text
+
+__all__ = ["Measured", "read_table", "show", "versions", "write_table"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row.
+
+    Args:
+        measure: its name. values: one a seed. reach: the number to reach, as (">=" or "<=", number), or None.
+        reference: what others reach, in words.
+    """
+
+    measure: str
+    values: Sequence[float]
+    reach: tuple[str, float] | None = None
+    reference: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation over the seeds; 0 for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the mean reaches the number; None without one."""
+        if self.reach is None:
+            return None
+        sign, number = self.reach
+        return self.mean >= number if sign == ">=" else self.mean <= number
+
+    def row(self) -> dict[str, Any]:
+        """As stored."""
+        reach = f"{self.reach[0]} {self.reach[1]:g}" if self.reach else None
+        return {
+            "measure": self.measure,
+            "values": [round(float(v), 6) for v in self.values],
+            "mean": round(self.mean, 6),
+            "sd": round(self.sd, 6),
+            "reach": reach,
+            "reference": self.reference,
+            "met": self.met,
+        }
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    import numpy
+    import torch
+
+    import polyscore
+
+    return {"polyscore": polyscore.__version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+
+
+def write_table(path: str | os.PathLike[str], rows: Sequence[Measured], protocol: Mapping[str, Any]) -> Path:
+    """Write {"protocol": ..., "rows": ...} as JSON; versions are added to the protocol."""
+    content = {"protocol": {**protocol, "versions": versions()}, "rows": [row.row() for row in rows]}
+    return write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_table(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `write_table` wrote."""
+    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return found
+
+
+def show(rows: Sequence[Measured], title: str) -> Any:
+    """The rows as a table for the terminal."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in ("measure", "mean", "sd", "reach", "met"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    for row in rows:
+        reach = f"{row.reach[0]} {row.reach[1]:g}" if row.reach else ""
+        table.add_row(row.measure, f"{row.mean:.4g}", f"{row.sd:.2g}", reach, {True: "yes", False: "no", None: ""}[row.met])
+    return table

@@ -1,0 +1,31 @@
+"""What commands say on a terminal: a line, and a bar for long work."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+__all__ = ["progress", "say"]
+
+
+def say(message: Any) -> None:
+    """Print a line or a rich table on standard output."""
+    from rich.console import Console
+
+    Console(soft_wrap=True).print(message, highlight=False)
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar fed by (done, total) on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
