@@ -35,8 +35,7 @@ def sample(
         model: folder of a composer, a shipped name (digits) or a hub id.
         out: folder for the results.
         n: number of samples.
-        given: files of the observed
-        modalities: --given image=seven.png speech=three.wav.
+        given: files of the observed modalities, as in --given image=seven.png speech=three.wav.
         repeat: a result to repeat from the metadata inside it (also written --from); the other options are then not used.
         seed: sample i depends on (seed, i) only.
         batch_size: samples at a time.

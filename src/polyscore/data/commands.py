@@ -29,8 +29,7 @@ def prepare(source: str, out: str, modalities: dict[str, dict[str, Any]], shard_
     Args:
         source: folder or table; docs/data.md shows the layouts.
         out: folder to write.
-        modalities: kind, shape and reading options of
-        each: {image: {kind: image, shape: [1, 28, 28]}, speech: {kind: audio, ...}}.
+        modalities: kind, shape and reading options of each, as in docs/data.md.
         shard_size: samples a file.
         strict: stop at the first file that cannot be used, instead of counting it as missing.
     """

@@ -27,7 +27,7 @@ def digits_image_codec(
         data: folder with digits/mnist.npz; default $POLYSCORE_DATA.
         latent: dimensions.
         beta: weight of the KL term.
-        config: of the training.
+        training: steps, batch, learning rate and the like.
     """
     train_image_codec(out, data, latent, beta, config=training)
     say(f"saved {out}/image")
@@ -43,7 +43,7 @@ def digits_speech_codec(
         data: folder with digits/fsdd.npz; default $POLYSCORE_DATA.
         latent: dimensions.
         beta: weight of the KL term.
-        config: of the training.
+        training: steps, batch, learning rate and the like.
     """
     train_speech_codec(out, data, latent, beta, config=training)
     say(f"saved {out}/speech")
@@ -58,7 +58,7 @@ def digits_judge(
         modality: what it looks at or listens to.
         out: folder.
         data: default $POLYSCORE_DATA.
-        config: of the training.
+        training: steps, batch, learning rate and the like.
     """
     judge = train_judge(modality, out, data, config=training)
     say(f"saved {out}/{modality}: {sum(p.numel() for p in judge.parameters())} parameters")
@@ -83,7 +83,7 @@ def digits_joint(
         network: its size.
         objective: how times are drawn.
         copies: augmented copies of every recording.
-        config: of the training.
+        training: steps, batch, learning rate and the like.
         defaults: of `sample`.
     """
     train_joint(codecs, out, data, network, objective, copies, training, defaults)
