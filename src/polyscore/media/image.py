@@ -109,7 +109,7 @@ def resize(picture: Image, size: tuple[int, int], fit: Fit = "crop") -> Image:
     raise DataError(f"fit: expected crop, pad or stretch, found {fit!r}")
 
 
-def as_digit(image: Tensor, *, floor: float = 0.25) -> Tensor:
+def as_digit(image: Tensor, *, floor: float = 0.25, source: object = "image") -> Tensor:
     """An ordinary picture of one handwritten digit, (1 or 3, H, W) in [0, 1], laid out as MNIST does: (1, 28, 28), white on black.
 
     The median of the border is the paper: the ink is what differs from it, so dark-on-bright and bright-on-dark both work.
@@ -117,9 +117,9 @@ def as_digit(image: Tensor, *, floor: float = 0.25) -> Tensor:
     antialiased) and its centre of mass is put at pixel (14, 14), where MNIST has it (LeCun et al. 1998, section III.A).
 
     Raises:
-        DataError: no ink (a blank picture).
+        DataError: no ink (a blank picture); the line names `source`.
     """
-    ink = _ink(image, floor)
+    ink = _ink(image, floor, source)
     rows, columns = (ink.sum(d).nonzero()[:, 0] for d in (1, 0))
     box = ink[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
     scale = 20 / max(box.shape)
@@ -128,8 +128,8 @@ def as_digit(image: Tensor, *, floor: float = 0.25) -> Tensor:
     return _centred(small / small.max().clamp(min=1e-6), 28)[None]
 
 
-def _ink(image: Tensor, floor: float) -> Tensor:
-    grey = check_finite(image.detach().cpu().float(), "image", "pixels").mean(0)
+def _ink(image: Tensor, floor: float, source: object) -> Tensor:
+    grey = check_finite(image.detach().cpu().float(), source, "pixels").mean(0)
     if max(grey.shape) > 256:  # paper grain and single wrong pixels average out
         size = [max(2, side * 256 // max(grey.shape)) for side in grey.shape]
         grey = torch.nn.functional.interpolate(grey[None, None], size, mode="bilinear", antialias=True)[0, 0]
@@ -137,7 +137,9 @@ def _ink(image: Tensor, floor: float) -> Tensor:
     ink = grey - border.median()
     ink = (-ink if border.median() > 0.5 else ink).clamp(min=0)
     if float(ink.max()) < 0.1:
-        raise DataError(f"image: expected a digit that stands out from its paper, found a blank picture (contrast {float(ink.max()):.2f})")
+        raise DataError(
+            f"{source}: expected a digit that stands out from its paper, found a blank picture (contrast {float(ink.max()):.2f})"
+        )
     ink = ink / ink.max()
     return torch.where(ink < floor, torch.zeros_like(ink), ink)
 

@@ -32,7 +32,7 @@ def read_prepared(path: str | os.PathLike[str], shape: Sequence[int], media: Map
     if prepare not in PREPARERS:
         raise PolyscoreError(f"media: prepare {prepare!r}: expected one of {', '.join(PREPARERS)}")
     if prepare == "digit":
-        return as_digit(read(path, kind, **options))
+        return as_digit(read(path, kind, **options), source=path)
     from polyscore.data.digits import fit_clip
 
     return fit_clip(read(path, kind, **options), samples=shape[0])
