@@ -56,6 +56,7 @@ class MixtureDenoiser(Denoiser):
         self.mean: Tensor
         self.cov: Tensor
         self.log_weight: Tensor
+        self._diagonal = bool((torch.diag_embed(self.cov.diagonal(dim1=1, dim2=2)) == self.cov).all())
 
     def _scales(self, t: Times) -> tuple[Tensor, Tensor]:
         """A and S of every dimension, (1 or B, D)."""
@@ -71,24 +72,29 @@ class MixtureDenoiser(Denoiser):
         """A, S (1 or B, D), whitened residuals P (z - A m) of shape (B, K, D), and log weight_k N(z; ...) of shape (B, K)."""
         flat = torch.cat([z[name].reshape(len(z[name]), -1).double() for name in self.sizes], 1)
         A, S = self._scales(t)
+        gap = flat[:, None] - A[:, None] * self.mean
+        if self._diagonal:
+            spread = (A * A)[:, None] * self.cov.diagonal(dim1=1, dim2=2) + (S * S)[:, None]
+            return A, S, gap / spread, self._log(gap, gap / spread, spread.log().sum(-1))
         total = A[:, None, :, None] * self.cov * A[:, None, None, :] + torch.diag_embed(S * S)[:, None]
         factor = torch.linalg.cholesky(total)
-        gap = flat[:, None] - A[:, None] * self.mean
         if len(factor) == 1:
             solved = torch.cholesky_solve(gap.permute(1, 2, 0), factor[0]).permute(2, 0, 1)
         else:
             solved = torch.cholesky_solve(gap[..., None], factor)[..., 0]
-        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        quadratic = (gap * solved).sum(-1)
-        log = self.log_weight - 0.5 * (quadratic + log_det + flat.shape[1] * math.log(2 * math.pi))
-        return A, S, solved, log
+        return A, S, solved, self._log(gap, solved, 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1))
+
+    def _log(self, gap: Tensor, solved: Tensor, log_det: Tensor) -> Tensor:
+        return self.log_weight - 0.5 * ((gap * solved).sum(-1) + log_det + gap.shape[-1] * math.log(2 * math.pi))
 
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, Any]:
         """E[eps | z_t] and E[z_0 | z_t] of every modality."""
         A, S, solved, log = self._solve(z, t)
         share = log.softmax(1)[..., None]
         eps = S * (share * solved).sum(1)
-        lifted = torch.einsum("kij,bkj->bki", self.cov, A[:, None] * solved)
+        pulled = A[:, None] * solved
+        diagonal = self.cov.diagonal(dim1=1, dim2=2)
+        lifted = diagonal * pulled if self._diagonal else torch.einsum("kij,bkj->bki", self.cov, pulled)
         x0 = (share * (self.mean + lifted)).sum(1)
         found: dict[str, Any] = {}
         start = 0

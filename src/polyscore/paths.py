@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Protocol, overload
 
@@ -73,13 +74,18 @@ class Path(abc.ABC):
         """A draw of the state from which sampling starts at time t, (B, *shape), from the streams `name` of `noise`."""
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and getattr(self, "_spec", None) == getattr(other, "_spec", None)
+        return self is other or (type(self) is type(other) and getattr(self, "_spec", None) == getattr(other, "_spec", None))
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
         return hash((type(self), repr(getattr(self, "_spec", None))))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in getattr(self, '_spec', {}).items())})"
+        arguments = ", ".join(f"{k}={reprlib.repr(v)}" for k, v in getattr(self, "_spec", {}).items())
+        return f"{type(self).__name__}({arguments})"
 
 
 class GaussianPath(Path):

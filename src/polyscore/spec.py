@@ -30,6 +30,7 @@ _ROOMS = (
     "polyscore.guided",
     "polyscore.ratios",
     "polyscore.tokens",
+    "polyscore.metrics.judges",
 )
 
 
@@ -97,7 +98,7 @@ def from_spec(spec: Any) -> Any:
 def _lookup(name: Any) -> type:
     if name not in _CLASSES:
         for room in _ROOMS:
-            if importlib.util.find_spec(room) is not None:
+            if name not in _CLASSES and importlib.util.find_spec(room) is not None:
                 importlib.import_module(room)
     if name not in _CLASSES:
         raise CheckpointError(f"unknown class {name!r}: expected one of {', '.join(sorted(_CLASSES))}")

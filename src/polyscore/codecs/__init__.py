@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from polyscore.codecs.base import Chain, Codec, Identity
+from polyscore.codecs.mel import LogMel
+from polyscore.codecs.vae import VAE
 
-__all__ = ["Chain", "Codec", "Identity"]
+__all__ = ["VAE", "Chain", "Codec", "Identity", "LogMel"]

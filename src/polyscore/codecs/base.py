@@ -6,6 +6,7 @@ import abc
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from polyscore.spec import register
@@ -26,6 +27,11 @@ class Codec(nn.Module, abc.ABC):
     @abc.abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Latent to data."""
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latent given the data; a deterministic codec gives `encode(x)` and zeros."""
+        z = self.encode(x)
+        return z, torch.zeros_like(z)
 
 
 @register
@@ -60,6 +66,12 @@ class Chain(Codec):
         for stage in self.stages:
             x = cast(Codec, stage).encode(x)
         return x
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The last stage's mean and standard deviation, (B, *latent_shape) each; the stages before it must be deterministic."""
+        for stage in self.stages[:-1]:
+            x = cast(Codec, stage).encode(x)
+        return cast(Codec, self.stages[-1]).posterior(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, *latent_shape) -> (B, *data_shape)."""

@@ -55,6 +55,7 @@ class Langevin:
             for name in z:
                 p = predictions[name]
                 if isinstance(p, Prediction) and (S := walk.at(name, i)[1]) > 0:
+                    walk.means.pop(name, None)
                     # d * score = -size S eps: no division by S.
                     z[name] = z[name] - self.size * S * p.eps + math.sqrt(2 * self.size) * S * walk.noise(name)
         return z

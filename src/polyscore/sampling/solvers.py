@@ -121,8 +121,8 @@ class Heun:
 class EulerMaruyama:
     """Reverse SDE: z' = z + (-f z + g^2 score) dt + g sqrt(dt) n; the predictor of the Score-Based Multimodal Autoencoder.
 
-    `dt`: None for the grid's own steps, or 1/N fixed as in the authors' sampler, whose grid ends at t = 1e-3 and whose
-    last step adds no noise. `stochastic=False`: the probability flow (half the score, no noise).
+    `dt`: None for the grid's own steps, or 1/N fixed as in the authors' sampler, whose grid ends at t = 1e-3. A run
+    returns the mean of its last step, before the noise. `stochastic=False`: the probability flow (half the score, no noise).
     """
 
     dt: float | None = None
@@ -138,8 +138,8 @@ class EulerMaruyama:
         mean = z + dt * ((1.0 if self.stochastic else 0.5) * g2 * p.score - f * z)
         if not self.stochastic:
             return mean
-        walk.memory(name)[:] = [mean]
-        return mean + math.sqrt(g2 * dt) * walk.noise(name) if i + 1 < walk.steps else mean
+        walk.means[name] = mean
+        return mean + math.sqrt(g2 * dt) * walk.noise(name)
 
 
 _NAMED: dict[str, Callable[[], Solver]] = {

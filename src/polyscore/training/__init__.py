@@ -24,8 +24,8 @@ Rules for an objective:
 - all random numbers from `draw`, always in the same order, whatever the data says;
 - settings that change the result go into `facts`, so that a resumed run refuses others.
 
-Run it with many processes by `accelerate launch` or `torchrun` (see `polyscore.processes`). Training is data parallel: every process holds the
-whole module. Stopping with Ctrl-C, SIGTERM or SIGKILL loses at most `checkpoint_every` steps; the same command resumes.
+Run it with many processes by `accelerate launch` or `torchrun` (see `polyscore.processes`). Training is data parallel: every
+process holds the whole module. Ctrl-C and SIGTERM lose nothing, SIGKILL at most `checkpoint_every` steps; the same command resumes.
 """
 
 from polyscore.training.config import TrainConfig

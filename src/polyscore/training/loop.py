@@ -117,7 +117,7 @@ class _Trainer:
         began = time.monotonic() - self.state.seconds
         bar(self.state.step, {})
         while self.state.step < self.config.steps:
-            stopping = self.step(stop.asked)
+            stopping = self.step(stop)
             self.state.seconds = time.monotonic() - began
             done = self.state.step == self.config.steps
             if self.state.step % self.config.log_every == 0 or done:
@@ -129,7 +129,7 @@ class _Trainer:
                 where = f"{self.folder.path}: training stopped after step {self.state.step} of {self.config.steps}"
                 raise TrainingInterruptedError(f"{where} and was saved; run the same command again to resume")
 
-    def step(self, stop: bool) -> bool:
+    def step(self, stop: StopRequest) -> bool:
         """One optimiser step; True when any process was asked to stop."""
         config, number = self.config, self.state.step
         draw = Draw(config.seed, number, config.batch_size, self.rank, self.processes, self.device)
@@ -138,7 +138,7 @@ class _Trainer:
         self.state.optimizer.zero_grad()
         (loss * (len(draw) / config.batch_size)).backward()
         gradients = [_gradient(p) for p in self.state.parameters.values()]
-        scalars = torch.stack([*sums.values(), torch.tensor([float(stop), 0.0], device=self.device)])
+        scalars = torch.stack([*sums.values(), torch.tensor([float(stop.asked), 0.0], device=self.device)])
         self._sum([*gradients, scalars])
         norm = nn.utils.clip_grad_norm_(self.state.parameters.values(), config.clip or math.inf)
         values = torch.cat([scalars.flatten(), norm.float().reshape(1)]).tolist()

@@ -1,0 +1,69 @@
+"""Variational autoencoder with standardised latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from polyscore.codecs.base import Codec
+from polyscore.spec import register
+
+__all__ = ["VAE"]
+
+ACTIVATIONS = ("identity", "sigmoid")
+
+
+@register
+class VAE(Codec):
+    """q(u | x) = N(mu(x), diag s(x)^2), prior N(0, I); the latent others see is standardised, z = (u - shift) / scale per dimension.
+
+    `encoder` maps (B, *shape) to (B, 2 * latent): mu and log s^2. `decoder` maps (B, latent) to (B, *shape).
+    encode gives the posterior mean; `posterior` gives mean and standard deviation; both standardised.
+    shift and scale are buffers, set by `fit_statistics` after training.
+    Source: Kingma and Welling, "Auto-encoding variational Bayes", 2014.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: Sequence[int], latent: int, encoder: nn.Module, decoder: nn.Module, activation: str = "identity") -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, found {activation!r}")
+        self.data_shape, self.latent_shape = tuple(shape), (latent,)
+        self.encoder, self.decoder, self.activation = encoder, decoder, activation
+        self.register_buffer("shift", torch.zeros(latent))
+        self.register_buffer("scale", torch.ones(latent))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, *shape) -> (B, latent): the posterior mean."""
+        return self.posterior(x)[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, latent) -> (B, *shape)."""
+        y = self.decode_raw(z * self.scale + self.shift)
+        return y.sigmoid() if self.activation == "sigmoid" else y
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, *shape) -> mean and standard deviation of the standardised latent, (B, latent) each."""
+        mean, log_variance = self.encode_raw(x)
+        return (mean - self.shift) / self.scale, (log_variance / 2).exp() / self.scale
+
+    def encode_raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and log s^2 before standardisation: what the training objective uses."""
+        mean, log_variance = cast(Tensor, self.encoder(x)).chunk(2, dim=1)
+        return mean, log_variance.clamp(-12, 4)
+
+    def decode_raw(self, u: Tensor) -> Tensor:
+        """Decoder output before the activation, from a latent before standardisation."""
+        return cast(Tensor, self.decoder(u))
+
+    @torch.no_grad()
+    def fit_statistics(self, latents: Tensor) -> None:
+        """Set shift and scale so that these latents (N, latent), as `encode` gives them now, get zero mean and unit variance."""
+        deviation = latents.std(0).clamp_min(1e-4)
+        self.shift.add_(self.scale * latents.mean(0))
+        self.scale.mul_(deviation)

@@ -1,0 +1,1 @@
+"""Written and spoken digits: the codecs, the judges and the joint model that ship with polyscore."""

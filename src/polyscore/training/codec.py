@@ -1,0 +1,59 @@
+"""Objective of a variational autoencoder. It never sees a label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+from polyscore.codecs.vae import VAE
+from polyscore.training.draws import Draw
+
+__all__ = ["VAEObjective", "kl_to_standard_normal"]
+
+
+def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, e^log_variance) || N(0, 1)) of each dimension, in nats."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+
+
+@dataclass(frozen=True)
+class VAEObjective:
+    """D(x, decoder(u)) + beta * KL(q(u|x) || N(0, I)), u ~ q(u|x); both terms are sums over one item's entries.
+
+    D is the Bernoulli negative log-likelihood (data in [0, 1], the decoder gives logits) or the absolute error of maps (B, H, W),
+    averaged over the resolutions in `pools` (1 is the map itself, k its k x k averages, each counted as if at full size).
+
+    Args:
+        modality: the batch entry to read.
+        beta: weight of the KL term. Higher gives a smoother, simpler latent; lower a sharper copy.
+        distortion: "bernoulli" or "absolute".
+        change: random change of the data before it is encoded (augmentation, or a fixed transform such as log-mel).
+    """
+
+    modality: str
+    beta: float = 1.0
+    distortion: Literal["bernoulli", "absolute"] = "absolute"
+    pools: Sequence[int] = (1,)
+    change: Callable[[Tensor, Draw], Tensor] | None = None
+
+    def __call__(self, module: VAE, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
+        """The loss and its parts, means over the batch."""
+        x = batch[self.modality]
+        if self.change is not None:
+            x = self.change(x, draw)
+        mean, log_variance = module.encode_raw(x)
+        u = mean + (log_variance / 2).exp() * draw.normal(mean.shape[1])
+        distortion = self._distortion(x, module.decode_raw(u)).mean()
+        kl = kl_to_standard_normal(mean, log_variance).sum(1).mean()
+        return {"loss": distortion + self.beta * kl, "distortion": distortion, "kl": kl}
+
+    def _distortion(self, x: Tensor, raw: Tensor) -> Tensor:
+        if self.distortion == "bernoulli":
+            return functional.binary_cross_entropy_with_logits(raw, x, reduction="none").flatten(1).sum(1)
+        difference = (raw - x).unsqueeze(1)
+        levels = [difference if k == 1 else functional.avg_pool2d(difference, k) for k in self.pools]
+        return sum((d.abs().flatten(1).mean(1) for d in levels), x.new_zeros(len(x))) * (x[0].numel() / len(levels))
