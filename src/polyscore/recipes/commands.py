@@ -92,43 +92,60 @@ def digits_joint(
 
 def evaluate_digits_command(
     model: str = "digits",
+    out: str = "benchmarks/results/digits.json",
     n: int = 1000,
-    seeds: list[int] | None = None,
+    balance: int = 5000,
+    seeds: tuple[int, ...] = (0, 1, 2),
     data: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
-    conditioning: str | None = None,
+    conditioning: Literal["time", "clean", "scaled", "noised", "resample"] | None = None,
 ) -> None:
-    """Coherence, fidelity and balance of a digits Composer on the official test splits.
+    """Coherence, fidelity, balance and intelligibility of a digits Composer on the official test splits.
 
     Args:
         model: folder, shipped name or hub id.
-        n: samples a measure and seed.
-        seeds: default 0 1 2.
+        out: the table, as JSON.
+        n: samples a direction and seed.
+        balance: joint samples a seed.
+        seeds: one value each.
         data: default $POLYSCORE_DATA.
         steps: default the model's own.
         guidance: default the model's own.
         conditioning: default the model's own.
     """
-    from polyscore.composer import Composer
-    from polyscore.recipes.digits.evaluate import DigitsTest, evaluate_digits
-    from polyscore.recipes.tables import Measured, show
+    from polyscore.recipes.digits.tables import main_table
+    from polyscore.recipes.tables import show
 
-    composer, test = Composer.load(model), DigitsTest.load(data=data)
     named = {"steps": steps, "guidance": guidance, "conditioning": conditioning}
     options: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
-    runs = []
     with progress("evaluating") as bar:
-        for done, seed in enumerate(seeds or [0, 1, 2]):
-            runs.append(evaluate_digits(composer, test, n, seed, **options))
-            if bar is not None:
-                bar(done + 1, len(seeds or [0, 1, 2]))
-    say(
-        show(
-            [Measured(name, [run[name] for run in runs]) for name in runs[0]],
-            f"{model}: n = {n}, seeds {seeds or [0, 1, 2]}, {options or 'default options'}",
-        )
-    )
+        rows = main_table(model, out, data, n, balance, seeds, bar, **options)
+    say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}, {options or 'default options'}; saved {out}"))
+
+
+def evaluate_digits_sweep(
+    model: str = "digits",
+    out: str = "benchmarks/results/digits-sweep.json",
+    n: int = 500,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    data: str | None = None,
+) -> None:
+    """Coherence of a digits Composer against steps, guidance strength and conditioning mode; a table and a plot beside it.
+
+    Args:
+        model: folder, shipped name or hub id.
+        out: the table, as JSON; the plot has the suffix .png.
+        n: samples a direction and seed.
+        seeds: one value each.
+        data: default $POLYSCORE_DATA.
+    """
+    from polyscore.recipes.digits.tables import sweep
+    from polyscore.recipes.tables import show
+
+    with progress("evaluating") as bar:
+        rows = sweep(model, out, data, n, seeds, bar)
+    say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}; saved {out}"))
 
 
 TRAIN: dict[str, Callable[..., None]] = {
@@ -137,4 +154,4 @@ TRAIN: dict[str, Callable[..., None]] = {
     "digits-judge": digits_judge,
     "digits-joint": digits_joint,
 }
-EVALUATE: dict[str, Callable[..., None]] = {"digits": evaluate_digits_command}
+EVALUATE: dict[str, Callable[..., None]] = {"digits": evaluate_digits_command, "digits-sweep": evaluate_digits_sweep}

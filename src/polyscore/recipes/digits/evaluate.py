@@ -66,9 +66,9 @@ class DigitsTest:
 
 @torch.no_grad()
 def evaluate_digits(
-    composer: Composer, test: DigitsTest, n: int = 1000, seed: int = 0, batch_size: int = 1000, **options: Any
+    composer: Composer, test: DigitsTest, n: int = 1000, seed: int = 0, batch_size: int = 1000, joint: int | None = None, **options: Any
 ) -> dict[str, float]:
-    """Coherence of both directions and of joint samples, Frechet distances and class shares; n samples each.
+    """Coherence of both directions and of joint samples, Frechet distances and class shares; n samples each (`joint`: of joint ones).
 
     Returns:
         "image -> speech", "speech -> image", "joint" (shares), "... frechet", "least class", "most class", "evaluations".
@@ -79,9 +79,9 @@ def evaluate_digits(
         made = composer.sample(n, {source: given}, seed=seed, batch_size=batch_size, **options)
         heard, distance = test.see(target, made[target])
         found |= {f"{source} -> {target}": float((heard == labels).double().mean()), f"{source} -> {target} frechet": distance}
-    joint = composer.sample(n, seed=seed, batch_size=batch_size, **options)
-    seen = {name: test.see(name, joint[name]) for name in composer.modalities}
+    both = composer.sample(joint or n, seed=seed, batch_size=batch_size, **options)
+    seen = {name: test.see(name, both[name]) for name in composer.modalities}
     found["joint"] = agreement({name: label for name, (label, _) in seen.items()})
     found |= {f"joint {name} frechet": distance for name, (_, distance) in seen.items()}
     shares: Sequence[float] = class_shares(seen["image"][0]).tolist()
-    return found | {"least class": min(shares), "most class": max(shares), "evaluations": joint.info["evaluations_per_sample"]}
+    return found | {"least class": min(shares), "most class": max(shares), "evaluations": both.info["evaluations_per_sample"]}
