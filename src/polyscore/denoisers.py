@@ -83,7 +83,8 @@ class Expert(Denoiser):
     """One trained network as a denoiser, with its own paths and parametrisation: a leaf of the algebra.
 
     Args:
-        network: `network(z, t, condition) -> {modality: raw output}`; z and t hold every modality, t as (B,) tensors.
+        network: `network(z, t, condition) -> {modality: raw output}`; z and t hold every modality, t as (B,) tensors
+            in float32 (float64 for float64 states).
         paths: path of each modality the network was trained with.
         shapes: shape of each modality without the batch.
         prediction: what the raw outputs are: "eps", "x0", "v", "score", "flow", or "logits" for tokens; one word or one a modality.
@@ -111,7 +112,8 @@ class Expert(Denoiser):
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
         """One network call; its outputs as predictions on the expert's own paths."""
         rows = len(next(iter(z.values())))
-        device, dtype = next(iter(z.values())).device, torch.float32
+        device = next(iter(z.values())).device
+        dtype = torch.float64 if any(v.dtype == torch.float64 for v in z.values()) else torch.float32
         clocks = {name: _clock(t[name], rows, device, dtype) for name in self.paths}
         outputs = self.network(z, clocks, condition)
         return {name: self._prediction(name, outputs[name], z, t) for name in self.paths}

@@ -41,6 +41,7 @@ Time = float | Tensor
 """One time for the whole batch (float), or one per sample (tensor of shape (B,))."""
 
 _FLOOR = 1e-12
+_FAR = 700.0
 
 
 def expand(value: Time, like: Tensor) -> Time:
@@ -101,7 +102,7 @@ class GaussianPath(Path):
 
     @abc.abstractmethod
     def _time_of(self, log_snr: Tensor) -> Tensor:
-        """The inverse of `log_snr`, before it is clamped to [0, 1]."""
+        """The inverse of `log_snr` at finite values, before it is clamped to [0, 1]."""
 
     @overload
     def coefficients(self, t: float) -> tuple[float, float]: ...
@@ -143,8 +144,10 @@ class GaussianPath(Path):
     def time_of(self, log_snr: Time) -> Time:
         """The time at which the path has this log-SNR, clamped to [0, 1]."""
         if isinstance(log_snr, Tensor):
-            return self._time_of(log_snr.double()).clamp(0, 1).to(log_snr.dtype)
-        return float(self._time_of(torch.tensor(log_snr, dtype=torch.float64)).clamp(0, 1))
+            wide = log_snr.double()
+            time = torch.where(wide.isinf(), (wide < 0).double(), self._time_of(wide.clamp(-_FAR, _FAR)))
+            return time.clamp(0, 1).to(log_snr.dtype)
+        return float(self.time_of(torch.tensor(log_snr, dtype=torch.float64)))
 
     def drift(self, t: float) -> float:
         """f(t) = A'/A of the forward SDE dz = f z dt + g dW."""
@@ -232,7 +235,7 @@ class VPSDE(VariancePreserving):
     def _time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
         span = self.beta_max - self.beta_min
         root = (self.beta_min**2 - 4 * span * log_alpha).sqrt()
-        return -4 * log_alpha / (root + self.beta_min)
+        return -4 * log_alpha / (root + self.beta_min).clamp(min=_FLOOR)
 
 
 @register

@@ -104,8 +104,9 @@ class Prediction:
         return self._known["flow"] if "flow" in self._known else self.eps - self.x0
 
     def shifted(self, gradient: Tensor) -> Prediction:
-        """The prediction after `gradient` is added to the score: eps - S g, x0 + (S^2 / A) g."""
-        return Prediction.from_eps(self.eps - self.S * gradient, self.z, self.A, self.S)
+        """The prediction after `gradient` is added to the score: eps - S g, x0 + (S^2 / A) g (x0 itself where A = 0)."""
+        push = self.S * gradient
+        return Prediction({"eps": self.eps - push, "x0": self.x0 + _divide(self.S * push, self.A)}, self.z, self.A, self.S)
 
     def moved(self, z: Tensor, A: Time, S: Time) -> Prediction:
         """The same statement about a state z at another scale but equal SNR: eps, x0 and flow do not change."""
