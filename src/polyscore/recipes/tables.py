@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from polyscore.files import write_text
 
-__all__ = ["Measured", "read_table", "show", "versions", "write_table"]
+__all__ = ["Measured", "fill", "markdown", "read_table", "show", "versions", "write_table"]
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,28 @@ def show(rows: Sequence[Measured], title: str) -> Any:
         reach = f"{row.reach[0]} {row.reach[1]:g}" if row.reach else ""
         table.add_row(row.measure, f"{row.mean:.4g}", f"{row.sd:.2g}", reach, {True: "yes", False: "no", None: ""}[row.met])
     return table
+
+
+_BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def fill(text: str, folder: str | os.PathLike[str]) -> str:
+    """A Markdown text with every block `<!-- results: NAME -->` ... `<!-- end -->` filled with the table `folder`/NAME.json."""
+
+    def block(found: re.Match[str]) -> str:
+        return found[1] + markdown(read_table(Path(folder) / f"{found[2]}.json")) + found[3]
+
+    return _BLOCK.sub(block, text)
+
+
+def markdown(table: Mapping[str, Any]) -> str:
+    """The rows with a number to reach as a Markdown table, with the command that measures them."""
+    lines = ["| measure | measured | reach | reference | met |", "|---|---|---|---|---|"]
+    for row in table["rows"]:
+        if row["reach"] is not None:
+            spread = f" ± {row['sd']:.2g}" if len(row["values"]) > 1 else ""
+            met = "yes" if row["met"] else "no"
+            lines.append(f"| {row['measure']} | {row['mean']:.4g}{spread} | {row['reach']} | {row['reference']} | {met} |")
+    protocol = table["protocol"]
+    known = ", ".join(f"{name} {protocol[name]}" for name in ("n", "seeds", "seconds") if name in protocol)
+    return "\n".join([*lines, "", f"`{protocol['command']}` ({known})", ""])
