@@ -13,7 +13,7 @@ from polyscore.spec import register
 
 __all__ = ["VAE"]
 
-ACTIVATIONS = ("identity", "sigmoid")
+ACTIVATIONS = ("identity", "sigmoid", "clamp", "softmax")
 
 
 @register
@@ -21,6 +21,7 @@ class VAE(Codec):
     """q(u | x) = N(mu(x), diag s(x)^2), prior N(0, I); the latent others see is standardised, z = (u - shift) / scale per dimension.
 
     `encoder` maps (B, *shape) to (B, 2 * latent): mu and log s^2. `decoder` maps (B, latent) to (B, *shape).
+    `activation` is of the decoded data: identity, sigmoid, clamp (to [0, 1]) or softmax (over dimension 1).
     encode gives the posterior mean; `posterior` gives mean and standard deviation; both standardised.
     shift and scale are buffers, set by `fit_statistics` after training.
     Source: Kingma and Welling, "Auto-encoding variational Bayes", 2014.
@@ -45,6 +46,10 @@ class VAE(Codec):
     def decode(self, z: Tensor) -> Tensor:
         """(B, latent) -> (B, *shape)."""
         y = self.decode_raw(z * self.scale + self.shift)
+        if self.activation == "clamp":
+            return y.clamp(0, 1)
+        if self.activation == "softmax":
+            return y.softmax(1)
         return y.sigmoid() if self.activation == "sigmoid" else y
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:

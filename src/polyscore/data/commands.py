@@ -1,8 +1,8 @@
-"""`polyscore data`: download a file by address and SHA-256, prepare a folder or table of files."""
+"""`polyscore data`: download a file by address and SHA-256, prepare a folder or table of files, build PolyMNIST."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from polyscore.data.download import download as fetch
 from polyscore.data.folder import prepare_folder
@@ -39,4 +39,32 @@ def prepare(source: str, out: str, modalities: dict[str, dict[str, Any]], shard_
     say(f"{len(data)} samples in {out}" + (f"; {errors} files could not be used (listed in manifest.json)" if errors else ""))
 
 
-DATA = {"download": download, "prepare": prepare}
+def polymnist(
+    out: str,
+    modalities: int = 5,
+    split: Literal["train", "test"] = "test",
+    n: int = 1000,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Build PolyMNIST tuples as PNG files in the layout that `prepare` reads: OUT/m0, OUT/m1, ... and OUT/labels.csv.
+
+    Args:
+        out: folder to write.
+        modalities: 2 to 10.
+        split: of MNIST.
+        n: the first n tuples.
+        backgrounds: folder of pictures; procedural textures stand in for missing ones.
+        data: folder with digits/mnist.npz; default $POLYSCORE_DATA.
+        seed: the same seed gives the same data.
+    """
+    from polyscore.data.polymnist import load_polymnist, write_files
+
+    built = load_polymnist(split, modalities, backgrounds, data, seed)
+    with progress("building") as bar:
+        count = write_files(built, out, n, bar)
+    say(f"{count} tuples of {modalities} pictures in {out}")
+
+
+DATA = {"download": download, "polymnist": polymnist, "prepare": prepare}

@@ -12,7 +12,9 @@ from torch.nn import functional
 from polyscore.codecs.vae import VAE
 from polyscore.training.draws import Draw
 
-__all__ = ["VAEObjective", "kl_to_standard_normal"]
+__all__ = ["Likelihood", "VAEObjective", "distortion", "kl_to_standard_normal"]
+
+Likelihood = Literal["bernoulli", "categorical", "gaussian", "laplace", "absolute"]
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -20,25 +22,45 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 
+def distortion(likelihood: Likelihood, x: Tensor, raw: Tensor, scale: float = 0.5**0.5) -> Tensor:
+    """Negative log-likelihood of each item without its constant, (B,); formulas as in `VAEObjective`."""
+    if likelihood == "bernoulli":
+        each = functional.binary_cross_entropy_with_logits(raw, x, reduction="none")
+    elif likelihood == "categorical":
+        each = -x * raw.log_softmax(1)
+    elif likelihood == "gaussian":
+        each = (raw - x).square() / (2 * scale**2)
+    else:
+        each = (raw - x).abs() / scale
+    return each.flatten(1).sum(1)
+
+
 @dataclass(frozen=True)
 class VAEObjective:
     """D(x, decoder(u)) + beta * KL(q(u|x) || N(0, I)), u ~ q(u|x); both terms are sums over one item's entries.
 
-    D is the Bernoulli negative log-likelihood (data in [0, 1], the decoder gives logits) or the absolute error of maps (B, H, W),
-    averaged over the resolutions in `pools` (1 is the map itself, k its k x k averages, each counted as if at full size).
+    D by `distortion`, with r the decoder's raw output:
+        bernoulli    -sum x log sigmoid(r) + (1 - x) log sigmoid(-r), data in [0, 1];
+        categorical  -sum x log softmax(r) over dimension 1, data one-hot (B, K, ...);
+        gaussian     sum (x - r)^2 / (2 scale^2); scale^2 = 1/2 is the sum of squares of the Score-Based Multimodal Autoencoder;
+        laplace      sum |x - r| / scale;
+        absolute     the same with scale 1 for maps (B, H, W), averaged over the resolutions in `pools` (1 is the map itself, k its k x k
+                     averages, each counted as if at full size).
+    Constants of the likelihood are left out.
 
     Args:
         modality: the batch entry to read.
         beta: weight of the KL term. Higher gives a smoother, simpler latent; lower a sharper copy.
-        distortion: "bernoulli" or "absolute".
+        scale: of the Gaussian (standard deviation) and the Laplace likelihood.
         change: random change of the data before it is encoded (augmentation, or a fixed transform such as log-mel).
     """
 
     modality: str
     beta: float = 1.0
-    distortion: Literal["bernoulli", "absolute"] = "absolute"
+    distortion: Likelihood = "absolute"
     pools: Sequence[int] = (1,)
     change: Callable[[Tensor, Draw], Tensor] | None = None
+    scale: float = 0.5**0.5
 
     def __call__(self, module: VAE, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         """The loss and its parts, means over the batch."""
@@ -52,8 +74,8 @@ class VAEObjective:
         return {"loss": distortion + self.beta * kl, "distortion": distortion, "kl": kl}
 
     def _distortion(self, x: Tensor, raw: Tensor) -> Tensor:
-        if self.distortion == "bernoulli":
-            return functional.binary_cross_entropy_with_logits(raw, x, reduction="none").flatten(1).sum(1)
+        if self.distortion != "absolute":
+            return distortion(self.distortion, x, raw, self.scale)
         difference = (raw - x).unsqueeze(1)
         levels = [difference if k == 1 else functional.avg_pool2d(difference, k) for k in self.pools]
         return sum((d.abs().flatten(1).mean(1) for d in levels), x.new_zeros(len(x))) * (x[0].numel() / len(levels))

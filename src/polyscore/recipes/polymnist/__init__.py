@@ -1,0 +1,1 @@
+"""PolyMNIST with the Score-Based Multimodal Autoencoder: autoencoders trained apart, one joint score, guidance, missing data."""
