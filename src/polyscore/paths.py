@@ -13,7 +13,7 @@ import functools
 import math
 import reprlib
 from collections.abc import Sequence
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -42,6 +42,13 @@ Time = float | Tensor
 
 _FLOOR = 1e-12
 _FAR = 700.0
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as a stored spec has them."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def expand(value: Time, like: Tensor) -> Time:
@@ -75,14 +82,16 @@ class Path(abc.ABC):
         """A draw of the state from which sampling starts at time t, (B, *shape), from the streams `name` of `noise`."""
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (type(self) is type(other) and getattr(self, "_spec", None) == getattr(other, "_spec", None))
+        return self is other or (
+            type(self) is type(other) and _plain(getattr(self, "_spec", None)) == _plain(getattr(other, "_spec", None))
+        )
 
     def __hash__(self) -> int:
         return self._hash
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((type(self), repr(getattr(self, "_spec", None))))
+        return hash((type(self), repr(_plain(getattr(self, "_spec", None)))))
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{k}={reprlib.repr(v)}" for k, v in getattr(self, "_spec", {}).items())
