@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -93,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit code 0: done; 2: a user's error, in one line; 130: interrupted."""
     from jsonargparse import auto_cli, set_parsing_settings
 
+    from polyscore.usage import Parser
+
     arguments = _rewrite(list(sys.argv[1:] if argv is None else argv))
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
     try:
@@ -105,31 +108,43 @@ def main(argv: Sequence[str] | None = None) -> int:
             _commands(),
             args=arguments,
             as_positional=False,
+            parser_class=Parser,
+            prog="polyscore",
             description="Generative models trained apart, composed into one multimodal generator.",
         )
+    except SystemExit as done:
+        return int(done.code or 0)
     except PolyscoreError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
+    except MemoryError:
+        return _fail("out of memory: expected a smaller --n, --batch_size or model", 2)
     except OSError as error:
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 2)
     return 0
 
 
 def _rewrite(arguments: list[str]) -> list[str]:
-    """`--given a=x b=y` as `--given.a=x --given.b=y`, and `--from` as `--repeat`."""
+    """`--given a=x b=y` as `--given.a=x --given.b=y`, `--from` as `--repeat`, and `inspect PATH` as `inspect --path PATH`."""
     found: list[str] = []
-    keyed = None
-    for argument in arguments:
+    if arguments[:1] == ["inspect"] and arguments[1:] and not arguments[1].startswith("-"):
+        arguments = ["inspect", "--path", *arguments[1:]]
+    keyed, used = "", True
+    for argument in [*arguments, "--"]:
         if argument.startswith("--"):
-            keyed = argument if argument in _KEYED else None
-            if keyed is None:
-                found.append("--repeat" + argument[6:] if argument == "--from" or argument.startswith("--from=") else argument)
-        elif keyed is not None and "=" in argument:
+            if keyed and not used:
+                found.append(keyed)
+            keyed, used = (argument, False) if argument in _KEYED else ("", True)
+            if not keyed:
+                found.append("--repeat" + argument[6:] if argument.partition("=")[0] == "--from" else argument)
+        elif keyed and re.match(r"\w+=", argument):
             found.append(f"{keyed}.{argument}")
+            used = True
         else:
-            found.append(argument)
-    return found
+            found += [argument] if used else [keyed, argument]
+            used = True
+    return found[:-1]
 
 
 def _fail(message: str, code: int) -> int:

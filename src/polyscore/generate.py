@@ -19,7 +19,7 @@ from polyscore.media import read_metadata
 from polyscore.media.prepare import SUFFIXES
 from polyscore.sampling.loop import Step
 
-__all__ = ["generate", "repeat"]
+__all__ = ["fingerprint", "generate", "repeat"]
 
 Progress = Callable[[int, int], None]
 
@@ -61,7 +61,7 @@ def repeat(result: str | os.PathLike[str], out: str | os.PathLike[str], progress
     if not isinstance(found, dict) or "model" not in found:
         raise PolyscoreError(f"{result}: expected a file written by `polyscore sample`, found none of its metadata")
     composer = Composer.load(found["model"])
-    weights = _fingerprint(composer)
+    weights = fingerprint(composer)
     if found.get("weights") != weights:
         raise PolyscoreError(f"{result}: made by weights {found.get('weights')} of {found['model']!r}, found weights {weights} now")
     rows = {name: _unpack(value) for name, value in found["given"].items()}
@@ -75,7 +75,7 @@ def _run(
     return {
         "polyscore": polyscore.__version__,
         "model": name,
-        "weights": _fingerprint(composer),
+        "weights": fingerprint(composer),
         "n": n,
         "seed": seed,
         "batch_size": batch_size,
@@ -126,7 +126,8 @@ def _suffix(composer: Composer, name: str) -> str:
     return SUFFIXES[str(composer.media.get(name, {}).get("kind", "json"))]
 
 
-def _fingerprint(composer: Composer) -> str:
+def fingerprint(composer: Composer) -> str:
+    """16 hexadecimal digits of the SHA-256 of all weights: a result is repeated by the same weights only."""
     import hashlib
 
     digest = hashlib.sha256()

@@ -14,7 +14,7 @@ def say(message: Any) -> None:
     """Print a line or a rich table on standard output."""
     from rich.console import Console
 
-    Console(soft_wrap=True).print(message, highlight=False)
+    Console(soft_wrap=True).print(message, highlight=False, markup=False)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""What is shown to people: descriptions of files, and the demo page."""

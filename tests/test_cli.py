@@ -1,0 +1,160 @@
+"""The command line: options, configuration files, exit codes, one line an error."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from polyscore import cli
+from polyscore.errors import PolyscoreError
+from polyscore.media import read_image, read_metadata
+from polyscore.usage import one_line
+
+COMMANDS = ("demo", "sample", "train", "evaluate", "inspect", "data")
+
+
+def failed(found, *words):
+    """Exit code 2, nothing on standard output, one line with these words on standard error."""
+    code, out, err = found
+    assert (code, out) == (2, ""), (code, out, err)
+    assert err.startswith("polyscore: error: ") and err.endswith("\n") and err.count("\n") == 1, err
+    assert "Traceback" not in err and len(err) < 500, err
+    for word in words:
+        assert word in err, err
+
+
+def test_help_and_version(run_cli):
+    code, out, _ = run_cli("--help")
+    assert code == 0 and all(name in out for name in COMMANDS)
+    assert run_cli("--version")[:2] == (0, "polyscore 0.1.0\n")
+    for name in COMMANDS:
+        assert run_cli(name, "--help")[0] == 0
+
+
+def test_sample_writes_a_file_a_modality(run_cli, tiny_model, tmp_path):
+    code, out, _ = run_cli("sample", "--model", tiny_model, "--n", 2, "--seed", 5, "--steps", 3, "--out", tmp_path)
+    assert (code, out) == (0, f"4 files in {tmp_path}\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0000_image.png", "0000_speech.wav", "0001_image.png", "0001_speech.wav"]
+    found = read_metadata(tmp_path / "0001_speech.wav")
+    assert found["index"] == 1 and found["modality"] == "speech"
+    assert found["run"]["seed"] == 5 and found["run"]["options"] == {"steps": 3, "guidance": 1.0}
+
+
+def test_given_files(run_cli, tiny_model, tmp_path, seven, three):
+    for given, made in ((f"image={seven}", "speech.wav"), (f"speech={three}", "image.png")):
+        assert run_cli("sample", "--model", tiny_model, "--n", 1, "--given", given, "--out", tmp_path / made)[0] == 0
+        assert [p.name for p in (tmp_path / made).iterdir()] == [f"0000_{made}"]
+    both = run_cli("sample", "--model", tiny_model, "--given", f"image={seven}", f"speech={three}", "--out", tmp_path / "none")
+    failed(both, "all modalities", "nothing is left to generate")
+    assert not (tmp_path / "none").exists()
+
+
+def test_from_repeats_a_result(run_cli, tiny_model, tmp_path, seven):
+    run_cli("sample", "--model", tiny_model, "--n", 3, "--batch_size", 2, "--seed", 9, "--out", tmp_path / "joint")
+    run_cli("sample", "--model", tiny_model, "--n", 2, "--given", f"image={seven}", "--guidance", 2, "--out", tmp_path / "given")
+    for number, source in enumerate(["joint/0001_image.png", "joint/0002_speech.wav", "given/0000_speech.wav"]):
+        again, before = tmp_path / f"again{number}", (tmp_path / source).parent
+        assert run_cli("sample", "--from", tmp_path / source, "--out", again)[0] == 0
+        assert {p.name: p.read_bytes() for p in again.iterdir()} == {p.name: p.read_bytes() for p in before.iterdir()}
+    assert run_cli("sample", f"--from={tmp_path / 'joint/0000_image.png'}", "--out", tmp_path / "last")[0] == 0
+    assert read_image(tmp_path / "last/0002_image.png").equal(read_image(tmp_path / "joint/0002_image.png"))
+
+
+def test_config_files_and_overrides(run_cli, tiny_model, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump({"model": str(tiny_model), "n": 1, "steps": 2, "seed": 3, "out": str(tmp_path / "a")}))
+    assert run_cli("sample", "--config", config)[0] == 0
+    assert run_cli("sample", "--config", config, "--seed", 4, "--out", tmp_path / "b")[0] == 0
+    a, b = (read_metadata(tmp_path / name / "0000_image.png")["run"] for name in "ab")
+    assert (a["seed"], b["seed"], a["options"]["steps"], b["options"]["steps"]) == (3, 4, 2, 2)
+
+
+def test_every_field_can_be_printed_and_read_back(run_cli, tmp_path):
+    for number, command in enumerate((["sample"], ["train", "digits-joint"], ["evaluate", "digits"], ["inspect"], ["demo"])):
+        code, out, _ = run_cli(*command, "--print_config")
+        assert code == 0
+        config = tmp_path / f"{number}.yaml"
+        config.write_text(out)
+        assert run_cli(*command, "--config", config, "--print_config")[:2] == (0, out)
+        assert run_cli("--config", _nested(config, command), *command, "--print_config")[:2] == (0, out)
+    fields = yaml.safe_load(run_cli("train", "digits-joint", "--training.steps", 7, "--network.width", 9, "--print_config")[1])
+    assert fields["training"]["steps"] == 7 and fields["network"]["width"] == 9 and fields["objective"]["joint"] == 0.5
+
+
+def _nested(config, command):
+    """The same fields as one file for the whole program."""
+    content = yaml.safe_load(config.read_text())
+    for name in reversed(command):
+        content = {name: content}
+    config.write_text(yaml.safe_dump(content))
+    return config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["expected a command", "sample"]),
+        (["draw"], ["unknown command 'draw'", "'sample'"]),
+        (["sample", "--n", "many"], ["--n: expected int, found many", "polyscore sample --help"]),
+        (["sample", "--n"], ["--n: expected a value"]),
+        (["sample", "--colour", "red"], ["unknown option --colour"]),
+        (["sample", "seven.png"], ["expected an option", "'seven.png'"]),
+        (["sample", "--given", "seven.png"], ["--given: expected dict, found seven.png"]),
+        (["sample", "--given"], ["--given: expected a value"]),
+        (["sample", "--solver", "best"], ["--solver: expected one of dpmpp, dpmpp3m,", "found best"]),
+        (["sample", "--steps", "2.5"], ["--steps: expected int, found 2.5"]),
+        (["sample", "--config", "/nowhere.yaml"], ["/nowhere.yaml: expected a configuration file"]),
+        (["train"], ["expected a command: digits-"]),
+        (["train", "digits-judge"], ["expected --modality"]),
+        (["train", "digits-joint", "--training.steps", "0"], ["steps: expected 1 or more, found 0"]),
+        (["train", "digits-joint", "--training.lr", "fast"], ["--training.lr: expected float, found fast"]),
+        (["data", "prepare", "--source", "x"], ["expected --out and --modalities"]),
+        (["inspect", "nowhere"], ["nowhere: expected a folder with composer.json"]),
+        (["sample", "--model", "nowhere"], ["nowhere: expected a folder with composer.json"]),
+    ],
+)
+def test_wrong_options_end_in_one_line(run_cli, arguments, words):
+    failed(run_cli(*arguments), *words)
+
+
+@pytest.mark.parametrize("content", ["n: [1", "n: many", "colour: red", "- 1", "\x00"])
+def test_wrong_configuration_files_end_in_one_line(run_cli, tmp_path, content):
+    (tmp_path / "wrong.yaml").write_text(content)
+    failed(run_cli("sample", "--config", tmp_path / "wrong.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (PolyscoreError("two\nlines"), 2, "two lines"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device", "/full"), 2, "/full: No space left on device"),
+        (MemoryError(), 2, "memory"),
+    ],
+)
+def test_exit_codes(run_cli, monkeypatch, error, code, words):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("polyscore.report.describe.describe", fail)
+    found = run_cli("inspect")
+    assert found[0] == code and found[1] == ""
+    assert words in found[2] and found[2].count("\n") == 1
+
+
+def test_messages_of_the_parser():
+    assert one_line("Parser key \"n\":\n  Expected a <class 'int'>. Got value: x") == "--n: expected int, found x"
+    assert one_line('expected "subcommand" to be one of {a,b}, but it was not provided.') == "expected a command: a, b"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (["--given", "a=x y=z", "--given", "b=2", "--seed", "1"], ["--given.a=x y=z", "--given.b=2", "--seed", "1"]),
+        (["--given", "a=1", "b=2", "--n=3"], ["--given.a=1", "--given.b=2", "--n=3"]),
+        (["--given", '{"a": "x=y"}', "--from", "r.png"], ["--given", '{"a": "x=y"}', "--repeat", "r.png"]),
+    ],
+)
+def test_rewriting(written, read):
+    assert cli._rewrite(["sample", *written]) == ["sample", *read]
+    assert cli._rewrite(["inspect", "x.png"]) == ["inspect", "--path", "x.png"]
