@@ -49,7 +49,8 @@ def _show(walk: Walk, name: str, value: Tensor, mode: str, i: int) -> Tensor:
 
 
 def jump_back(walk: Walk, name: str, z: Tensor, i: int) -> Tensor:
-    """A draw of q(z_{t_i} | z_{t_{i+1}}): noise added to go back one step of the grid."""
+    """A draw of q(z_{t_i} | z_{t_{i+1}}): noise added to go back one step of the grid. The solver forgets what it saw at t_i."""
+    del walk.memory(name)[-1:]
     (A, S), (a, s) = walk.at(name, i), walk.at(name, i + 1)
     ratio = A / a
     return ratio * z + max(S * S - ratio * ratio * s * s, 0.0) ** 0.5 * walk.noise(name)

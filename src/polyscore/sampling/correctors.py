@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from polyscore.denoisers import State
+from polyscore.paths import VariancePreserving
 from polyscore.predictions import Prediction
 from polyscore.sampling.walk import Walk
 
@@ -65,7 +66,8 @@ class Langevin:
 class SNRLangevin:
     """The corrector of Song et al. 2021 (Alg. 5) as the Score-Based Multimodal Autoencoder runs it.
 
-    z <- z + h g + sqrt(2 h) n with h = 2 alpha (snr |n| / |g|)^2 and alpha = 1 - beta(i/(N-1))/N, i = floor(t (N-1)).
+    z <- z + h g + sqrt(2 h) n with h = 2 alpha (snr |n| / |g|)^2 and alpha = 1 - beta(i/(N-1))/N, i = floor(t (N-1)) on
+    variance-preserving paths (at least 0), alpha = 1 on others.
 
     Args:
         snr: r. when: "same" is the authors' order (the predictor first, the corrector at its old time), "before" the standard one.
@@ -94,9 +96,10 @@ class SNRLangevin:
 
     def step_size(self, walk: Walk, name: str, i: int, noise_norm: Tensor, score_norm: Tensor) -> Tensor:
         """h = 2 alpha (snr |n| / |g|)^2, one a sample or one for all."""
-        N = walk.steps
-        level = math.floor(walk.times[i] * (N - 1)) / max(N - 1, 1)
-        alpha = 1 - walk.paths[name].diffusion(level) / N
+        N, path, alpha = walk.steps, walk.paths[name], 1.0
+        if isinstance(path, VariancePreserving):
+            level = math.floor(walk.times[i] * (N - 1)) / max(N - 1, 1)
+            alpha = max(1 - path.diffusion(level) / N, 0.0)
         return 2 * alpha * (self.snr * noise_norm / score_norm) ** 2
 
     def _norm(self, values: list[Tensor]) -> Tensor:

@@ -52,7 +52,7 @@ def make_grid(kind: str | Sequence[float], steps: int, path: GaussianPath | None
     """
     if not isinstance(kind, str):
         times = [float(t) for t in kind]
-        if len(times) < 2 or any(b >= a for a, b in itertools.pairwise(times)) or times[0] > 1 or times[-1] < 0:
+        if len(times) < 2 or not all(b < a for a, b in itertools.pairwise(times)) or not (times[0] <= 1 and times[-1] >= 0):
             raise PolyscoreError("time grid: expected at least two strictly falling times in [0, 1]")
         return times
     if kind not in GRIDS:

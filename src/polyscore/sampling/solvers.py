@@ -57,7 +57,7 @@ class DPMpp:
     """DPM-Solver++ multistep with data prediction, order 1, 2 or 3 (Lu et al. 2022, Alg. 2).
 
     z' = (s / S) z - a (e^-h - 1) D, with D extrapolated from the last predictions of x0. The first steps and the step to
-    t = 0 are of lower order; under 15 steps so is, at order 3, the step before it.
+    t = 0 are of lower order; under 15 steps so are the last two steps of any grid.
     """
 
     order: int = 2
@@ -73,7 +73,7 @@ class DPMpp:
         if s == 0:
             return a * p.x0
         nxt = math.log(a / s)
-        order = min(self.order, len(history), 2 if walk.steps < 15 and i == walk.steps - 2 else 3)
+        order = min(self.order, len(history), walk.steps - i if walk.steps < 15 else 3)
         while order > 1 and history[-order][1] == -math.inf:
             order -= 1
         shrink = math.exp(now - nxt)
@@ -123,6 +123,7 @@ class EulerMaruyama:
 
     `dt`: None for the grid's own steps, or 1/N fixed as in the authors' sampler, whose grid ends at t = 1e-3. A run
     returns the mean of its last step, before the noise. `stochastic=False`: the probability flow (half the score, no noise).
+    From pure noise (A = 0, where f is infinite) the step is the exact draw of `DDIM`.
     """
 
     dt: float | None = None
@@ -131,6 +132,8 @@ class EulerMaruyama:
 
     def update(self, walk: Walk, name: str, z: Tensor, p: Prediction, i: int) -> Tensor:
         """One step."""
+        if walk.at(name, i)[0] <= 0:
+            return DDIM(float(self.stochastic)).update(walk, name, z, p, i)
         t = walk.times[i]
         dt = t - walk.times[i + 1] if self.dt is None else self.dt
         path = walk.paths[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import SupportsFloat
 
 __all__ = ["Measure", "between", "near"]
 
@@ -30,11 +31,11 @@ class Measure:
         return math.isfinite(self.measured) and self.low <= self.measured <= self.high
 
 
-def near(check: str, what: str, expected: float, measured: float, tolerance: float) -> Measure:
+def near(check: str, what: str, expected: float, measured: SupportsFloat, tolerance: float) -> Measure:
     """A number that should be `expected` to within `tolerance`."""
     return Measure(check, what, expected, float(measured), expected - tolerance, expected + tolerance)
 
 
-def between(check: str, what: str, expected: float, measured: float, low: float = -math.inf, high: float = math.inf) -> Measure:
+def between(check: str, what: str, expected: float, measured: SupportsFloat, low: float = -math.inf, high: float = math.inf) -> Measure:
     """A number that should lie between `low` and `high`; `expected` is where the reference found it."""
     return Measure(check, what, expected, float(measured), low, high)
