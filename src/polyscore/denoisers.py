@@ -68,11 +68,19 @@ class Denoiser(nn.Module, abc.ABC):
 
 @dataclass
 class Run:
-    """What a sampling run tells the operators inside it: the step number, the initial noise, and a place to remember things."""
+    """What a sampling run tells the operators inside it: the step number, the initial noise, and a place to remember things.
+
+    `rows` says which of the run's `n` samples each row of the batch belongs to (`first` is the number of sample 0); so what an operator
+    holds one a sample is cut with the batch. `shared`: the rows are one population, which samples of their own cannot have.
+    """
 
     step: int = 0
     noise: State = field(default_factory=dict)
     memo: dict[Any, Any] = field(default_factory=dict)
+    rows: Tensor | None = None
+    n: int = 0
+    first: int = 0
+    shared: bool = False
 
 
 current_run: contextvars.ContextVar[Run | None] = contextvars.ContextVar("current_run", default=None)

@@ -23,7 +23,7 @@ class Guided(Denoiser):
     For each modality m: eps_m - S_m s_m grad_m r, that is score_m + s_m grad_m r (MMDisCo, Alg. 2; Score-Based
     Multimodal Autoencoder, Eq. 8 with r = -E). One backward pass through the ratio serves all modalities; the denoiser is never
     differentiated. A scale of 0 is bit-identical to the denoiser and does not call the ratio. With a scale other than 1 the noised law
-    is not p_t exp(s r_t) exactly (biased; `polyscore.sampling.particles` weighs it right).
+    is not p_t exp(s r_t) exactly (biased; `polyscore.sampling.particles` weighs it right, if r_t is the exact ratio at every level).
 
     Args:
         denoiser: the base law.
@@ -65,8 +65,15 @@ class Guided(Denoiser):
         for name in active:
             base = found[name]
             if isinstance(base, Prediction) and name in gradient:
-                found[name] = base.shifted(self.scale[name] * gradient[name])
+                found[name] = _guide(base, gradient[name], self.scale[name])
         return found
+
+    @property
+    def approximations(self) -> list[str]:
+        """Why there is no one density whose noised levels particles could weigh: a window, old gradients, unequal scales."""
+        found = [f"the guidance acts in the window {list(self.window)} only"] if self.window != (0.0, 1.0) else []
+        found += [f"the guidance is renewed every {self.every} steps"] if self.every > 1 else []
+        return found + (["the guidance has unequal scales"] if len({self.scale.get(name, 0.0) for name in self.paths}) > 1 else [])
 
     def _inside(self, t: Times, active: list[str]) -> bool:
         low, high = self.window
@@ -83,6 +90,14 @@ class Guided(Denoiser):
         if run is not None and self.every > 1:
             run.memo[key] = gradient
         return gradient
+
+
+def _guide(base: Prediction, gradient: Tensor, scale: float) -> Prediction:
+    """base + scale * gradient: (1 - scale) base + scale joint, joint = base + gradient. At scale 1 there is nothing left out."""
+    found = base.shifted(scale * gradient)
+    if scale != 1:
+        found.parts, found._centre = (("base", 1 - scale, base), ("joint", scale, base.shifted(gradient))), None
+    return found
 
 
 def _moving(t: Any) -> bool:

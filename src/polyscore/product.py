@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyscore.conditions import own_rows, together
 from polyscore.denoisers import AnyPrediction, Denoiser, OnPath, State, Times
 from polyscore.errors import PolyscoreError
 from polyscore.predictions import Prediction, TokenPrediction
+from polyscore.reliability import own_priors, resolve, safe_intervals, warning
 
 __all__ = ["Product", "Term"]
 
@@ -87,8 +88,10 @@ class Product(Denoiser):
         self.base = None if base is None else self._adapt("base", base)
         self.groups = self._group()
         self.experts = nn.ModuleList([g.expert for g in self.groups])
-        self.reliability = self._reliability(reliability, prior)
-        self._warn()
+        able = {g.name: g.has_null for g in self.groups}
+        self.reliability = {} if base is not None else resolve(self.strengths, able, reliability, prior)
+        for line in warning(self.strengths, self.reliability) if base is None and len(self.groups) > 1 else []:
+            warnings.warn(line, stacklevel=3)
 
     def _adapt(self, name: str, expert: Denoiser) -> Denoiser:
         for modality, shape in self.shapes.items():
@@ -118,88 +121,53 @@ class Product(Denoiser):
             raise PolyscoreError(f"Product: expected one name an expert, found {names}")
         return list(groups.values())
 
-    def _strengths(self) -> list[float]:
-        return [sum(_number(self.terms[i].strength) for i in g.terms) for g in self.groups]
-
-    def _reliability(self, given: Mapping[str, float] | None, prior: Mapping[str, float] | None) -> dict[str, float]:
-        if self.base is not None:
-            return {}
-        names, strengths = [g.name for g in self.groups], self._strengths()
-        total = sum(strengths)
-        chosen = given if given is not None else prior
-        if given is not None and prior is not None:
-            raise PolyscoreError("Product: give `reliability` or `prior`, not both")
-        if chosen is not None and set(chosen) != set(names):
-            raise PolyscoreError(f"Product: weights for {sorted(chosen)}, expected exactly {names}")
-        if chosen is not None and not math.isclose(sum(chosen.values()), 1.0, abs_tol=1e-6):
-            raise PolyscoreError(f"Product: weights {dict(chosen)} sum to {sum(chosen.values()):g}, expected 1")
-        if given is not None:
-            weights = dict(given)
-        elif prior is not None:
-            if math.isclose(total, 1.0):
-                weights = {n: 1 / len(names) for n in names}
-            else:
-                weights = {n: (w - prior[n]) / (total - 1) for n, w in zip(names, strengths, strict=True)}
-        else:
-            weights = self._default(strengths, total)
-        for group in self.groups:
-            if not group.has_null and abs(weights[group.name]) > 1e-9 and not math.isclose(total, 1.0):
-                raise PolyscoreError(
-                    f"Product: {group.name} has no null condition, so its reliability must be 0, found {weights[group.name]:g}"
-                )
-        return weights
-
-    def _default(self, strengths: list[float], total: float) -> dict[str, float]:
-        able = [g.has_null for g in self.groups]
-        if not any(able) and not math.isclose(total, 1.0):
-            raise PolyscoreError("Product: no expert has a null condition, so strengths must sum to 1 (or give `base`)")
-        shares = [max(w, 0.0) if a else 0.0 for w, a in zip(strengths, able, strict=True)]
-        if sum(shares) <= 0:
-            shares = [float(a) for a in able] if any(able) else [1.0] * len(able)
-        return {g.name: s / sum(shares) for g, s in zip(self.groups, shares, strict=True)}
+    @property
+    def strengths(self) -> dict[str, float]:
+        """W_j: the strengths of each expert's terms, summed (means of those given one a sample or pixel)."""
+        return {g.name: sum(_number(self.terms[i].strength) for i in g.terms) for g in self.groups}
 
     @property
     def prior(self) -> dict[str, float]:
         """r_j = W_j - (W - 1) a_j: net weight of each expert's own prior. Sums to 1."""
-        strengths = self._strengths()
-        total = sum(strengths)
-        return {g.name: w - (total - 1) * self.reliability.get(g.name, 0.0) for g, w in zip(self.groups, strengths, strict=True)}
+        return own_priors(self.strengths, self.reliability)
 
     @property
     def safe_interval(self) -> dict[str, tuple[float, float]]:
         """For each expert the reliabilities for which its own prior weight r_j stays in [0, 1]."""
-        strengths = self._strengths()
-        excess = sum(strengths) - 1
-        if excess <= 0:
-            return {g.name: (-math.inf, math.inf) for g in self.groups}
-        return {g.name: ((w - 1) / excess, w / excess) for g, w in zip(self.groups, strengths, strict=True)}
+        return safe_intervals(self.strengths)
 
-    def _warn(self) -> None:
-        negative = {n: r for n, r in self.prior.items() if r < -1e-6} if self.base is None and len(self.groups) > 1 else {}
-        for name, weight in negative.items():
-            low, high = self.safe_interval[name]
-            warnings.warn(
-                f"Product: the prior of {name} has net weight r = {weight:.3g} < 0 (it is extrapolated away from);"
-                f" reliability a = {self.reliability[name]:.3g}, safe between {low:.3g} and {high:.3g}",
-                stacklevel=4,
-            )
+    @property
+    def approximations(self) -> list[str]:
+        """Why there is no one density whose noised levels particles could weigh: time windows, masks."""
+        found = [f"{self._name(i)} acts in the window {list(term.window)} only" for i, term in enumerate(self.terms) if _partial(term)]
+        return found + [f"{self._name(i)} has a mask" for i, term in enumerate(self.terms) if _masked(term.strength)]
 
-    def coefficients_at(self, t: Times) -> tuple[list[Any], list[Any]]:
-        """Coefficients of the conditional predictions (one a term) and of the nulls (one an expert, or the base); they sum to 1."""
-        weights = [_windowed(term, t) for term in self.terms]
+    def _name(self, index: int) -> str:
+        return next(f"{g.name}[{index}]" for g in self.groups if index in g.terms)
+
+    def coefficients_at(self, t: Times, rows: int | None = None) -> tuple[list[Any], list[Any]]:
+        """Coefficients of the conditional predictions (one a term) and of the nulls (one an expert, or the base); they sum to 1.
+
+        `rows` is the size of the batch, to which strengths given one a sample are cut.
+        """
+        ndim = 1 + max(len(shape) for shape in self.shapes.values())
+        strengths = [_strength(term, rows, ndim, self._name(i)) for i, term in enumerate(self.terms)]
+        weights = [_windowed(term, w, t) for term, w in zip(self.terms, strengths, strict=True)]
         excess = sum(weights) - 1
         shares = [1.0] if self.base is not None else [self.reliability[g.name] for g in self.groups]
         return weights, [0.0 if share == 0 else -share * excess for share in shares]
 
     def parts(self, z: State, t: Times) -> list[tuple[str, Any, dict[str, AnyPrediction]]]:
         """(name, coefficient, predictions) of every factor whose coefficient is not zero: one network call an expert."""
-        weights, nulls = self.coefficients_at(t)
+        rows = len(next(iter(z.values())))
+        weights, nulls = self.coefficients_at(t, rows)
         found: list[tuple[str, Any, dict[str, AnyPrediction]]] = []
         for index, group in enumerate(self.groups):
-            asked = [(self.terms[i].condition, weights[i], f"{group.name}[{i}]") for i in group.terms if not _zero(weights[i])]
+            used = [i for i in group.terms if not _zero(weights[i])]
+            asked = [(own_rows(self.terms[i].condition, rows, f"condition of {self._name(i)}"), weights[i], self._name(i)) for i in used]
             if self.base is None and not _zero(nulls[index]):
                 asked.append((group.null, nulls[index], f"{group.name}[null]"))
-            predictions = _together(group.expert, z, t, [c for c, _, _ in asked])
+            predictions = together(group.expert, z, t, [c for c, _, _ in asked])
             found += [(name, weight, p) for (_, weight, name), p in zip(asked, predictions, strict=True)]
         if self.base is not None and not _zero(nulls[0]):
             found.append(("base", nulls[0], self.base(z, t)))
@@ -211,92 +179,48 @@ class Product(Denoiser):
         return {name: self._combine(name, parts, z, t) for name in self.paths}
 
     def _combine(self, name: str, parts: list[tuple[str, Any, dict[str, AnyPrediction]]], z: State, t: Times) -> AnyPrediction:
-        predictions = [p[name] for _, _, p in parts]
-        weights = [w for _, w, _ in parts]
-        if isinstance(predictions[0], TokenPrediction):
-            logits = sum(_shaped(w, p.log_probs) * p.log_probs for w, p in zip(weights, predictions, strict=True))  # type: ignore[union-attr]
-            return TokenPrediction.from_logits(logits)  # type: ignore[arg-type]
-        known = {
-            kind: sum(
-                _shaped(w, z[name]) * getattr(p, kind).to(torch.promote_types(z[name].dtype, torch.float32))
-                for w, p in zip(weights, predictions, strict=True)
-            )
-            for kind in ("eps", "x0")
-        }
-        return Prediction(known, z[name], *self.coefficients(name, t))  # type: ignore[arg-type]
+        own: list[Any] = [(label, weight, found[name]) for label, weight, found in parts]
+        if isinstance(own[0][2], TokenPrediction):
+            return TokenPrediction.mix(own)
+        return Prediction.mix(own, z[name], *self.coefficients(name, t))
 
 
 def _number(strength: float | Tensor) -> float:
     return float(strength.mean()) if isinstance(strength, Tensor) else float(strength)
 
 
+def _strength(term: Term, rows: int | None, ndim: int, name: str) -> Any:
+    """The strength cut to the batch; a mask with fewer dimensions than the state gets leading ones."""
+    value = term.strength
+    if isinstance(value, Tensor) and 1 < value.ndim < ndim:
+        value = value.reshape(*[1] * (ndim - value.ndim), *value.shape)
+    return value if rows is None else own_rows(value, rows, f"strength of {name}")
+
+
 def _zero(weight: Any) -> bool:
     return not isinstance(weight, Tensor) and weight == 0
 
 
-def _windowed(term: Term, t: Times) -> Any:
+def _partial(term: Term) -> bool:
+    return tuple(term.window) != (0.0, 1.0)
+
+
+def _masked(strength: float | Tensor) -> bool:
+    return isinstance(strength, Tensor) and strength.ndim > 1
+
+
+def _windowed(term: Term, strength: Any, t: Times) -> Any:
+    if not _partial(term):
+        return strength
     low, high = term.window
-    if (low, high) == (0.0, 1.0):
-        return term.strength
     # Observed modalities sit at t = 0; the clock of a term is that of the modalities still moving.
     clocks = list(t.values())
     now: Any = clocks[0]
     for clock in clocks[1:]:
         now = torch.maximum(torch.as_tensor(now), torch.as_tensor(clock))
-    if isinstance(now, Tensor) and now.ndim:
-        return term.strength * ((now >= low) & (now <= high)).to(torch.float32)
-    return term.strength if low <= float(now) <= high else 0.0
-
-
-def _shaped(weight: Any, like: Tensor) -> Any:
-    if not isinstance(weight, Tensor):
-        return weight
-    weight = weight.to(like)
-    return weight.reshape(-1, *[1] * (like.ndim - 1)) if weight.ndim == 1 else weight
-
-
-def _together(expert: Denoiser, z: State, t: Times, conditions: list[Any]) -> list[dict[str, AnyPrediction]]:
-    """Predictions of one expert under several conditions, in one call where the conditions can be stacked."""
-    if not conditions:
-        return []
-    rows = len(next(iter(z.values())))
-    distinct: list[Any] = []
-    where = [_place(distinct, c) for c in conditions]
-    stacked = _stack(distinct, rows)
-    if len(distinct) == 1 or stacked is None:
-        found = [expert(z, t, c) for c in distinct]
-        return [found[i] for i in where]
-    many = len(distinct)
-    wide_z = {k: v.repeat(many, *[1] * (v.ndim - 1)) for k, v in z.items()}
-    wide_t = {k: v.repeat(many) if isinstance(v, Tensor) and v.ndim else v for k, v in t.items()}
-    wide = expert(wide_z, wide_t, stacked)
-    found = [{k: _rows(p, z[k], i * rows, rows) for k, p in wide.items()} for i in range(many)]
-    return [found[i] for i in where]
-
-
-def _place(distinct: list[Any], condition: Any) -> int:
-    for index, other in enumerate(distinct):
-        if other is condition or (
-            isinstance(other, Tensor)
-            and isinstance(condition, Tensor)
-            and other.shape == condition.shape
-            and bool((other == condition).all())
-        ):
-            return index
-    distinct.append(condition)
-    return len(distinct) - 1
-
-
-def _stack(conditions: list[Any], rows: int) -> Tensor | None:
-    if not all(isinstance(c, Tensor) for c in conditions):
-        return None
-    full = [c.expand(rows, *c.shape[1:]) if c.ndim else c.expand(rows) for c in conditions]
-    return torch.cat(full) if len({(c.shape[1:], c.dtype) for c in full}) == 1 else None
-
-
-def _rows(prediction: AnyPrediction, z: Tensor, start: int, rows: int) -> AnyPrediction:
-    if isinstance(prediction, TokenPrediction):
-        return TokenPrediction(prediction.log_probs[start : start + rows])
-    known = {k: v[start : start + rows] for k, v in prediction._known.items()}
-    A, S = (c[start : start + rows] if isinstance(c, Tensor) and len(c) > 1 else c for c in (prediction.A, prediction.S))
-    return Prediction(known, z, A, S)
+    if not (isinstance(now, Tensor) and now.ndim):
+        return strength if low <= float(now) <= high else 0.0
+    inside = ((now >= low) & (now <= high)).to(torch.float32)
+    if isinstance(strength, Tensor) and strength.ndim > 1:
+        inside = inside.reshape(-1, *[1] * (strength.ndim - 1))
+    return strength * inside

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyscore.conditions import cut, repeat_condition
 from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run
 from polyscore.predictions import Prediction, TokenPrediction
-from polyscore.product import _rows
 from polyscore.spec import register
 
 __all__ = ["SubsetGuided"]
@@ -44,6 +44,11 @@ class SubsetGuided(Denoiser):
             return found
         return self._guide(z, t, condition, moving)
 
+    @property
+    def approximations(self) -> list[str]:
+        """Why there is no one density whose noised levels particles could weigh: a window."""
+        return [f"subset guidance acts in the window {list(self.window)} only"] if self.window != (0.0, 1.0) else []
+
     def _guide(self, z: State, t: Times, condition: Any, moving: list[str]) -> dict[str, AnyPrediction]:
         rows = len(next(iter(z.values())))
         wide_z, wide_t = {}, {}
@@ -52,15 +57,11 @@ class SubsetGuided(Denoiser):
             wide_z[name] = torch.cat([z[name]] + [z[name] if own == name else absent for own in moving])
             now = _row(t[name], rows, z[name])
             wide_t[name] = torch.cat([now] + [now if own == name else torch.ones_like(now) for own in moving])
-        wide_c = (
-            condition.repeat(1 + len(moving), *[1] * (condition.ndim - 1))
-            if isinstance(condition, Tensor) and condition.ndim
-            else condition
-        )
+        wide_c = repeat_condition(condition, rows, 1 + len(moving))
         wide = self.denoiser(wide_z, wide_t, wide_c)
-        found = {name: _rows(wide[name], z[name], 0, rows) for name in self.paths}
+        found = {name: cut(wide[name], z[name], 0, rows) for name in self.paths}
         for place, name in enumerate(moving, start=1):
-            found[name] = self._mix(found[name], _rows(wide[name], z[name], place * rows, rows))
+            found[name] = self._mix(found[name], cut(wide[name], z[name], place * rows, rows))
         return found
 
     def _absent(self, name: str, like: Tensor) -> Tensor:
@@ -72,10 +73,10 @@ class SubsetGuided(Denoiser):
     def _mix(self, joint: AnyPrediction, marginal: AnyPrediction) -> AnyPrediction:
         w = self.strength
         if isinstance(joint, TokenPrediction) and isinstance(marginal, TokenPrediction):
-            return TokenPrediction.from_logits((1 + w) * joint.log_probs - w * marginal.log_probs)
+            return TokenPrediction.mix([("joint", 1 + w, joint), ("marginal", -w, marginal)])
         if not (isinstance(joint, Prediction) and isinstance(marginal, Prediction)):
             raise TypeError("a modality changed its kind between two predictions")
-        return Prediction({"x0": joint.x0.lerp(marginal.x0, -w), "eps": joint.eps.lerp(marginal.eps, -w)}, joint.z, joint.A, joint.S)
+        return Prediction.mix([("joint", 1 + w, joint), ("marginal", -w, marginal)], joint.z, joint.A, joint.S)
 
 
 def _latest(t: Any) -> float:

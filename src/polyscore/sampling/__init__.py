@@ -6,7 +6,8 @@ from polyscore.sampling.correctors import Corrector, Langevin, SNRLangevin
 from polyscore.sampling.grids import make_grid
 from polyscore.sampling.loop import Samples, Step, sample
 from polyscore.sampling.noise import Streams
-from polyscore.sampling.solvers import DDIM, DPMpp, EulerMaruyama, Heun, Solver, make_solver
+from polyscore.sampling.particles import Particles
+from polyscore.sampling.solvers import DDIM, DPMpp, EulerMaruyama, Heun, NoisyDPMpp, Solver, make_solver
 from polyscore.sampling.walk import Walk
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "EulerMaruyama",
     "Heun",
     "Langevin",
+    "NoisyDPMpp",
+    "Particles",
     "SNRLangevin",
     "Samples",
     "Solver",

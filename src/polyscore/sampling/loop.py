@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from polyscore.sampling.conditioning import Mode, check_mode, jump_back, observe
 from polyscore.sampling.correctors import Corrector
 from polyscore.sampling.grids import make_grid
 from polyscore.sampling.noise import Streams
+from polyscore.sampling.particles import Particles, Population, approximations, check_shared, noisy, summary
 from polyscore.sampling.solvers import Solver, make_solver
 from polyscore.sampling.walk import Walk
 
@@ -45,7 +46,7 @@ class Step:
 
 
 class Samples(dict[str, Tensor]):
-    """{modality: (n, *shape)}; `info` says what was done: steps, solver, evaluations, seconds."""
+    """{modality: (n, *shape)}; `info` says what was done: steps, solver, evaluations, seconds, particles."""
 
     def __init__(self, values: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
@@ -62,6 +63,8 @@ def sample(
     solver: str | Solver = "dpmpp",
     token_solver: Any = "ancestral",
     corrector: Corrector | None = None,
+    particles: int | Particles | None = None,
+    population: Literal["sample", "run"] = "sample",
     grid: str | Sequence[float] = "uniform",
     conditioning: Mode = "time",
     resamplings: int = 5,
@@ -78,15 +81,18 @@ def sample(
         n: number of samples.
         given: observed latents, (n, *shape), or (1, *shape) for all.
         condition: handed to the denoiser; a tensor of n rows is cut with the batch.
-        steps: of the grid. solver: "dpmpp" (2M), "dpmpp3m", "ddim", "ddpm", "heun", "euler", "euler_maruyama", or an object.
+        steps: of the grid. solver: "dpmpp" (2M), "dpmpp3m", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama", or an object.
         token_solver: for token modalities. corrector: run at every step.
+        particles: K weighted particles a sample, which make a composition exact (`polyscore.sampling.particles`); "dpmpp" and "ddim"
+            then run in their noisy form. population: who shares them, each "sample" its own or the whole "run".
         grid: "uniform" in t, "log_snr", "karras" (spaced for the first generated Gaussian modality), or falling times.
         conditioning: how `given` enters; see `polyscore.sampling.conditioning`. resamplings: rounds of `resample`.
         seed: sample i depends on (seed, i) only, not on n or the batch. first: number of the first sample.
         batch_size: samples at a time; all by default. callback: called after every step with a `Step`.
 
     Returns:
-        All modalities, the given ones included; `.info` has steps, solver, evaluations (calls and rows a sample) and seconds.
+        All modalities, the given ones included; `.info` has steps, solver, evaluations (calls and rows a sample), seconds, and under
+        "particles" their number, ESS, resamplings, log-normaliser and what is still approximate.
 
     Raises:
         PolyscoreError: an unknown modality, wrong shape or NaN in `given`; unknown names; states that stop being finite.
@@ -95,14 +101,19 @@ def sample(
     observed = {name: _given(denoiser, name, value, n, dtype) for name, value in (given or {}).items()}
     if n < 1:
         raise PolyscoreError(f"n is {n}, expected at least 1")
+    many = Particles(particles, population) if isinstance(particles, int) else particles
+    if many is not None and conditioning == "resample":
+        raise PolyscoreError("particles: conditioning 'resample' goes back in time, which weights cannot follow; expected another mode")
+    chosen = make_solver(solver) if many is None else noisy(make_solver(solver))
     options = _Options(
-        steps, make_solver(solver), _token_solver(denoiser, token_solver), corrector, grid, conditioning, resamplings, callback, dtype
+        steps, chosen, _token_solver(denoiser, token_solver), corrector, many, grid, conditioning, resamplings, callback, dtype
     )
     size = batch_size or n
     started = time.perf_counter()
     with torch.no_grad(), count_evaluations(denoiser) as evaluations:
-        batches = [_batch(denoiser, observed, condition, seed, first, range(a, min(a + size, n)), options) for a in range(0, n, size)]
-    joined = {name: torch.cat([b[name] for b in batches]) for name in denoiser.paths}
+        parts = [range(a, min(a + size, n)) for a in range(0, n, size)]
+        batches = [_batch(denoiser, observed, condition, seed, first, n, rows, options) for rows in parts]
+    joined = {name: torch.cat([b[name] for b, _ in batches]) for name in denoiser.paths}
     info = {
         "n": n,
         "seed": seed,
@@ -116,6 +127,8 @@ def sample(
         "evaluations_per_sample": evaluations.rows / n,
         "seconds": time.perf_counter() - started,
     }
+    if many is not None:
+        info["particles"] = summary(many, [facts for _, facts in batches], approximations(denoiser))
     return Samples(joined, info)
 
 
@@ -125,6 +138,7 @@ class _Options:
     solver: Solver
     token_solver: Any
     corrector: Corrector | None
+    particles: Particles | None
     grid: str | Sequence[float]
     conditioning: str
     resamplings: int
@@ -132,29 +146,57 @@ class _Options:
     dtype: torch.dtype
 
 
-def _batch(denoiser: Denoiser, given: State, condition: Any, seed: int, first: int, rows: range, options: _Options) -> State:
+def _batch(
+    denoiser: Denoiser, given: State, condition: Any, seed: int, first: int, n: int, rows: range, options: _Options
+) -> tuple[State, dict[str, Tensor]]:
+    """One batch: its samples, and the facts about its particles."""
     device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
-    streams = Streams(seed, [first + i for i in rows], device, options.dtype)
+    each = 1 if options.particles is None else options.particles.count
+    numbers: list[Any] = [first + i if each == 1 else (first + i, k) for i in rows for k in range(each)]
+    streams = Streams(seed, numbers, device, options.dtype)
     generated = [name for name in denoiser.paths if name not in given]
     gaussian = [p for name in generated if isinstance(p := denoiser.paths[name], GaussianPath)]
     walk = Walk(denoiser.paths, denoiser.shapes, make_grid(options.grid, options.steps, gaussian[0] if gaussian else None), streams)
-    shown = {name: value[rows.start : rows.stop].to(device) for name, value in given.items()}
-    part = condition[rows.start : rows.stop] if isinstance(condition, Tensor) and condition.ndim and len(condition) > 1 else condition
+    own = torch.arange(rows.start, rows.stop).repeat_interleave(each)
+    shown = {name: value[own].to(device) for name, value in given.items()}
+    part = _own(condition, n, own)
     start = {name: path.start(walk.times[0], name, denoiser.shapes[name], streams) for name, path in denoiser.paths.items()}
-    run = Run(noise=start)
+    population = None
+    if options.particles is not None:
+        if options.particles.population == "run":
+            check_shared(shown, part)
+        population = Population.of(options.particles, walk, seed, [first + i for i in rows], device)
+    run = Run(0, start, rows=own, n=n, first=first, shared=population is not None and population.groups < len(rows))
     token = current_run.set(run)
     try:
-        return _Stepper(denoiser, walk, shown, part, options, run, first + rows.start).go({name: start[name] for name in generated})
+        stepper = _Stepper(denoiser, walk, shown, part, options, run, first + rows.start, population)
+        return stepper.go({name: start[name] for name in generated}), {} if population is None else population.facts()
     finally:
         current_run.reset(token)
+
+
+def _own(condition: Any, n: int, own: Tensor) -> Any:
+    """The batch's rows of a condition that has one row a sample."""
+    whole = isinstance(condition, Tensor) and condition.ndim > 0 and len(condition) == n > 1
+    return condition[own.to(condition.device)] if whole else condition
 
 
 class _Stepper:
     """One batch on its way from noise to data."""
 
-    def __init__(self, denoiser: Denoiser, walk: Walk, given: State, condition: Any, options: _Options, run: Run, first: int) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        walk: Walk,
+        given: State,
+        condition: Any,
+        options: _Options,
+        run: Run,
+        first: int,
+        population: Population | None,
+    ) -> None:
         self.denoiser, self.walk, self.given, self.condition = denoiser, walk, given, condition
-        self.options, self.run, self.first = options, run, first
+        self.options, self.run, self.first, self.population = options, run, first, population
 
     def predict(self, z: State, i: int) -> Mapping[str, Any]:
         """Predictions at grid point i, the observed modalities put in."""
@@ -174,6 +216,8 @@ class _Stepper:
             if self.options.callback is not None:
                 self.options.callback(Step(i, self.walk.steps, self.walk.times[i], self.first, z | self.given, predictions))
         z = z | {name: mean for name, mean in self.walk.means.items() if name in z}
+        if self.population is not None:
+            z, self.given = self.population.finish(z, self.given)
         for name, value in z.items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise PolyscoreError(f"modality {name!r}: the sampled latent is not finite (NaN or infinity); expected finite numbers")
@@ -186,7 +230,12 @@ class _Stepper:
         if corrector is not None and corrector.when == "before":
             z = corrector(self.walk, z, i, self.predict)
         predictions = self.predict(z, i)
+        if self.population is not None:
+            z, predictions = self.population.select(z, predictions, i)
+            self.run.memo.clear()
         new = {name: self._solver(name).update(self.walk, name, value, predictions[name], i) for name, value in z.items()}
+        if self.population is not None:
+            self.population.reveal(z, new, predictions)
         if self.options.solver.refines and self.walk.times[i + 1] > 0:
             second = self.predict(new, i + 1)
             for name in [n for n in new if self._solver(n) is self.options.solver]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,11 +32,11 @@ class Streams:
     Each (sample, name) has its own stream; draws are cut from blocks so that many small draws cost little.
 
     Args:
-        seed: of the run. indices: numbers of the samples in this batch.
+        seed: of the run. indices: numbers of the samples in this batch, or (sample, particle).
         device: where the numbers are put (they are drawn on the CPU, so devices agree). dtype: of normal draws.
     """
 
-    def __init__(self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, seed: int, indices: Sequence[Any], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.seed, self.indices, self.device, self.dtype = seed, list(indices), device, dtype
         self._blocks: dict[tuple[str, str], Tensor] = {}
         self._counts: dict[tuple[str, str], int] = {}

@@ -18,7 +18,7 @@ from polyscore.errors import PolyscoreError
 from polyscore.predictions import Prediction
 from polyscore.sampling.walk import Walk
 
-__all__ = ["DDIM", "DPMpp", "EulerMaruyama", "Heun", "Solver", "make_solver"]
+__all__ = ["DDIM", "DPMpp", "EulerMaruyama", "Heun", "NoisyDPMpp", "Solver", "make_solver"]
 
 
 class Solver(Protocol):
@@ -94,6 +94,33 @@ class DPMpp:
 
 
 @dataclass(frozen=True)
+class NoisyDPMpp:
+    """DPM-Solver++ (2M) for the reverse SDE, with `noise` (eta) times DDPM's (Lu et al. 2022, Sec. 5; any eta: k-diffusion).
+
+    z' = (s / S) e^(-eta h) z + a (1 - e^(-(1 + eta) h)) D + s sqrt(1 - e^(-2 eta h)) n, D = x0 + h / (2 h_last) (x0 - x0_last).
+    eta = 0 is the probability flow, eta = 1 the reverse SDE; every eta has the same marginals (and the same particle weights).
+    """
+
+    noise: float = 1.0
+    refines: ClassVar[bool] = False
+
+    def update(self, walk: Walk, name: str, z: Tensor, p: Prediction, i: int) -> Tensor:
+        """One step; remembers x0 and lambda of the last one."""
+        (A, S), (a, s) = walk.at(name, i), walk.at(name, i + 1)
+        history = walk.memory(name)
+        now = math.log(A / S) if A > 0 else -math.inf
+        last = history[0] if history else (p.x0, -math.inf)
+        history[:] = [(p.x0, now)]
+        if s == 0:
+            return a * p.x0
+        h = math.log(a / s) - now
+        guess = p.x0 + (0.5 * h / (now - last[1])) * (p.x0 - last[0]) if last[1] > -math.inf else p.x0
+        keep = (s / S) * math.exp(-self.noise * h) if self.noise else s / S
+        moved = keep * z - a * math.expm1(-(1 + self.noise) * h) * guess
+        return moved + s * math.sqrt(-math.expm1(-2 * self.noise * h)) * walk.noise(name) if self.noise else moved
+
+
+@dataclass(frozen=True)
 class Heun:
     """Second order with a second prediction at the new time; the step to t = 0 is an Euler step.
 
@@ -153,6 +180,7 @@ _NAMED: dict[str, Callable[[], Solver]] = {
     "dpmpp": lambda: DPMpp(2),
     "dpmpp2m": lambda: DPMpp(2),
     "dpmpp3m": lambda: DPMpp(3),
+    "dpmpp_sde": NoisyDPMpp,
     "euler_maruyama": EulerMaruyama,
 }
 

@@ -41,3 +41,14 @@ class Walk:
     def memory(self, name: str) -> list[Any]:
         """What the solver wants to remember of a modality."""
         return self._memory.setdefault(name, [])
+
+    def take(self, index: Tensor) -> None:
+        """Keep the rows `index` of everything remembered, after particles were resampled."""
+        self.means = {name: mean[index] for name, mean in self.means.items()}
+        self._memory = {name: [_rows(entry, index) for entry in entries] for name, entries in self._memory.items()}
+
+
+def _rows(entry: Any, index: Tensor) -> Any:
+    if isinstance(entry, Tensor):
+        return entry[index] if entry.ndim and len(entry) > 1 else entry
+    return tuple(_rows(part, index) for part in entry) if isinstance(entry, tuple) else entry
