@@ -40,7 +40,7 @@ class Picture(Denoiser):
 def test_any_number_of_conditions_is_one_call_with_one_null() -> None:
     for many in (1, 2, 5):
         expert = Picture()
-        denoiser = Product([Term(expert, float(k % 4), null=-1.0) for k in range(many)])
+        denoiser = Product([Term(expert, float(k % 4), 2.0, null=-1.0) for k in range(many)])
         with count_evaluations(denoiser) as seen:
             denoiser({"x": torch.zeros(3, 2, 2)}, {"x": 0.5})
         assert (seen.calls, seen.rows) == (1, 3 * (min(many, 4) + 1))
