@@ -1,7 +1,8 @@
-"""Small networks: convolutional encoders and decoders."""
+"""Small networks: convolutional encoders and decoders, residual MLPs, and the networks of discriminators."""
 
 from __future__ import annotations
 
+from polyscore.networks import mlp, ratio, streams, timed  # noqa: F401  (their classes register themselves)
 from polyscore.networks.conv import ConvDecoder, ConvEncoder
 
 __all__ = ["ConvDecoder", "ConvEncoder"]

@@ -1,1 +1,5 @@
+"""Log density ratios: what turns independent experts into a joint law."""
 
+from __future__ import annotations
+
+from polyscore.ratios import discriminator, subset  # noqa: F401  (their classes register themselves)

@@ -54,6 +54,7 @@ def fit(
     progress: bool = True,
     average: bool = True,
     facts: Mapping[str, Any] | None = None,
+    review: Callable[[int, M], bool] | None = None,
 ) -> TrainResult[M]:
     """Minimise `loss(module, batches(draw), draw)` over the module's trainable parameters.
 
@@ -67,6 +68,7 @@ def fit(
         progress: show a bar (main process, on a terminal).
         average: return the moving average of the weights.
         facts: more that must be the same when a run resumes (objective's settings, data hash), JSON.
+        review: called as review(step, module with averaged weights) at every checkpoint; True ends the run early.
 
     Raises:
         PolyscoreError: another configuration than the checkpoint's, a loss that is not finite, a file that cannot be written.
@@ -78,7 +80,7 @@ def fit(
     gpus = [trainer.device] if trainer.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus), StopRequest(impatient=trainer.processes == 1) as stop, _bar(trainer, progress) as bar:
         module.train()
-        trainer.run(stop, bar)
+        trainer.run(stop, bar, review)
     if average:
         trainer.state.use_average()
     module.eval()
@@ -112,8 +114,10 @@ class _Trainer:
             self.folder.cut_log(self.state.step) if found else self.folder.clear()
         return self.state.step
 
-    def run(self, stop: StopRequest, bar: Callable[[int, Mapping[str, float]], None]) -> None:
-        """Train to the end or until asked to stop, which is agreed on by all processes at each step."""
+    def run(
+        self, stop: StopRequest, bar: Callable[[int, Mapping[str, float]], None], review: Callable[[int, Any], bool] | None = None
+    ) -> None:
+        """Train to the end, to a review that ends it, or until asked to stop, which is agreed on by all processes at each step."""
         began = time.monotonic() - self.state.seconds
         bar(self.state.step, {})
         while self.state.step < self.config.steps:
@@ -124,10 +128,24 @@ class _Trainer:
                 self.log()
             if self.state.step % self.config.checkpoint_every == 0 or done or stopping:
                 self.save()
+                if review is not None and not stopping and self._reviewed(review):
+                    return
             bar(self.state.step, self.state.scalars)
             if stopping and not done:
                 where = f"{self.folder.path}: training stopped after step {self.state.step} of {self.config.steps}"
                 raise TrainingInterruptedError(f"{where} and was saved; run the same command again to resume")
+
+    def _reviewed(self, review: Callable[[int, Any], bool]) -> bool:
+        """Show the averaged weights to a reviewer, and put the raw ones back."""
+        raw = [p.detach().clone() for p in self.state.parameters.values()]
+        self.state.use_average()
+        self.module.eval()
+        done = review(self.state.step, self.module)
+        self.module.train()
+        with torch.no_grad():
+            for parameter, value in zip(self.state.parameters.values(), raw, strict=True):
+                parameter.copy_(value)
+        return done
 
     def step(self, stop: StopRequest) -> bool:
         """One optimiser step; True when any process was asked to stop."""

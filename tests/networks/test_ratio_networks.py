@@ -1,0 +1,165 @@
+"""Discriminator networks: the parameter counts of the paper, derivatives, independence of batch mates, conditions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from polyscore.errors import PolyscoreError
+from polyscore.networks.fusion import TransformerFusion
+from polyscore.networks.ratio import RatioMLP, default_network
+from polyscore.networks.streams import StreamNetwork, infer_kind
+from polyscore.networks.timed import ModulatedMLP, SharedMLP, ToyDiscriminator
+
+AV = {"video": (4, 3, 8, 8), "audio": (2, 64)}
+ALL = {"video": (3, 2, 8, 8), "audio": (1, 64), "mel": (2, 6, 8), "image": (1, 8, 8), "vector": (5,)}
+KINDS = {"mel": "spectrogram"}
+
+
+def count(**options):
+    with torch.device("meta"):
+        return sum(p.numel() for p in StreamNetwork(**options).parameters())
+
+
+def states(shapes, rows=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(rows, *shape, generator=generator) for name, shape in shapes.items()}
+
+
+def awake(network):
+    """The same network with its zero-initialised layers made random."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in network.parameters():
+            if float(p.abs().max()) == 0:
+                p.copy_(0.1 * torch.randn(p.shape, generator=generator))
+    return network.eval()
+
+
+def test_toy_networks_have_the_papers_counts():
+    assert sum(p.numel() for p in SharedMLP().parameters()) == 2_201_105
+    assert sum(p.numel() for p in ToyDiscriminator().parameters()) == 171_377
+
+
+@pytest.mark.parametrize(
+    ("width", "blocks", "parameters"),
+    [
+        (32, 1, 401_825),
+        (32, 2, 798_977),
+        (32, 4, 1_593_281),
+        (64, 2, 3_179_009),
+        (256, 2, 50_661_377),
+        (128, 1, 6_362_753),
+        (128, 2, 12_682_241),
+        (128, 3, 19_001_729),
+        (128, 4, 25_321_217),
+    ],
+)
+def test_in_domain_counts(width, blocks, parameters):
+    shapes = {"video": (16, 3, 64, 64), "audio": (1, 25600)}
+    assert count(shapes=shapes, width=width, blocks=blocks, max_dilation=10) == parameters
+
+
+@pytest.mark.parametrize(
+    ("audio", "text", "width", "fusion", "parameters"),
+    [
+        ((8, 50, 16), {"video": 768, "audio": 512}, 256, "mlp", 132_582_913),
+        ((8, 50, 16), {"video": 768, "audio": 512}, 128, "mlp", 33_261_313),
+        ((4, 25, 32), {"video": 1024, "audio": 768}, 128, "transformer", 38_972_161),
+    ],
+)
+def test_out_of_domain_counts(audio, text, width, fusion, parameters):
+    shapes = {"video": (16, 4, 32, 32), "audio": audio}
+    assert count(shapes=shapes, kinds={"audio": "spectrogram"}, width=width, blocks=4, text=text, fusion=fusion) == parameters
+
+
+def test_dilations_follow_the_code():
+    with torch.device("meta"):
+        stream = StreamNetwork({"audio": (1, 256)}, width=32, blocks=2, max_dilation=10).streams["audio"]
+    assert [block.conv.space.dilation[0] for block in stream.blocks] == [2, 4, 8, 16, 32, 64, 128, 256]
+
+
+@pytest.mark.parametrize("fusion", ["mlp", "transformer", "aligned"])
+@pytest.mark.parametrize("extractor", ["resblock", "vit"])
+def test_two_derivatives_and_zero_start(fusion, extractor):
+    torch.manual_seed(0)
+    network = StreamNetwork(AV, width=32, blocks=1, fusion=fusion, fusion_depth=2, extractor=extractor)
+    z, t = states(AV), {name: torch.tensor([0.1, 0.5, 0.9]) for name in AV}
+    assert torch.equal(network(z, t), torch.zeros(3))
+    awake(network)
+    leaves = {name: value.requires_grad_(True) for name, value in z.items()}
+    slopes = torch.autograd.grad(network(leaves, t).sum(), list(leaves.values()), create_graph=True)
+    sum(s.square().sum() for s in slopes).backward()
+    assert all(float(s.detach().abs().sum()) > 0 for s in slopes)
+    assert float(network.head.weight.grad.abs().sum()) > 0
+
+
+def test_second_derivative_is_right():
+    torch.manual_seed(0)
+    network = awake(StreamNetwork({"audio": (1, 16), "vector": (3,)}, width=32, blocks=1, fusion="transformer", fusion_depth=1)).double()
+    z = {name: value.double() for name, value in states({"audio": (1, 16), "vector": (3,)}, 1).items()}
+    t = dict.fromkeys(z, torch.tensor([0.3], dtype=torch.float64))
+
+    def slope(audio):
+        return torch.autograd.grad(network({**z, "audio": audio}, t).sum(), audio, create_graph=True)[0]
+
+    assert torch.autograd.gradcheck(slope, z["audio"].requires_grad_(True), atol=1e-6, rtol=1e-4)
+
+
+def test_every_kind_and_no_batch_mates():
+    torch.manual_seed(0)
+    network = awake(StreamNetwork(ALL, width=32, blocks=1, kinds=KINDS))
+    z, t = states(ALL, 4), {name: torch.rand(4) for name in ALL}
+    whole = network(z, t)
+    alone = torch.cat([network({k: v[i : i + 1] for k, v in z.items()}, {k: v[i : i + 1] for k, v in t.items()}) for i in range(4)])
+    assert whole.shape == (4,)
+    assert torch.allclose(whole, alone, atol=1e-5)
+    assert len(set(whole.tolist())) == 4
+
+
+def test_conditions_enter_and_vanish():
+    torch.manual_seed(0)
+    network = awake(StreamNetwork(AV, width=32, blocks=1, text={"video": 5}, classes=3))
+    z, t = states(AV), dict.fromkeys(AV, torch.full((3,), 0.4))
+    none = network(z, t)
+    assert torch.allclose(network(z, t, torch.full((3,), -1)), none)
+    assert torch.allclose(network(z, t, {"video": torch.zeros(3, 5), "label": None}), none)
+    assert not torch.allclose(network(z, t, torch.tensor([0, 1, 2])), none)
+    assert not torch.allclose(network(z, t, {"video": torch.ones(3, 5)}), none)
+
+
+def test_aligned_slots_and_limits():
+    network = StreamNetwork({"video": (4, 1, 4, 4), "audio": (1, 256)}, width=32, blocks=1, fusion="aligned", fusion_depth=1)
+    z = states({"video": (4, 1, 4, 4), "audio": (1, 256)}, 2)
+    assert network(z, dict.fromkeys(z, torch.rand(2))).shape == (2,)
+    with pytest.raises(PolyscoreError, match="130 slots of time: a transformer fusion has 128"):
+        TransformerFusion(1, 8, 8, 1)([torch.zeros(1, 128, 8)], torch.zeros(1, 8))
+    for wrong in ({"fusion": "sum"}, {"extractor": "lstm"}, {"kinds": {"audio": "music"}}):
+        with pytest.raises(PolyscoreError, match="expected"):
+            StreamNetwork(AV, width=32, **wrong)
+    with pytest.raises(PolyscoreError, match="one to four"):
+        infer_kind((1, 2, 3, 4, 5))
+
+
+def test_tabulated_times_are_the_same():
+    torch.manual_seed(0)
+    network = ModulatedMLP(2, (8, 16), 16, steps=20).eval()
+    x, t = torch.randn(64, 2), torch.randint(1, 21, (64,)) / 20
+    plain = network(x, t)
+    one = torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(64)])
+    network.tabulate()
+    assert torch.allclose(network(x, t), plain, atol=1e-6)
+    assert torch.allclose(one, plain, atol=1e-6)
+    between = network(x, t - 0.013)
+    network.train().eval()
+    assert torch.allclose(network(x, t - 0.013), between, atol=1e-6)
+
+
+def test_default_network_follows_the_ranks():
+    assert isinstance(default_network({"a": (4,), "b": (3,)}), RatioMLP)
+    network = default_network({"a": (4,), "b": (1, 8, 8)})
+    assert isinstance(network, StreamNetwork)
+    assert network.kinds == {"a": "vector", "b": "image"}
+    labelled = awake(RatioMLP({"a": (4,)}, classes=2))
+    z, t = states({"a": (4,)}), {"a": torch.rand(3)}
+    assert not torch.allclose(labelled(z, t), labelled(z, t, torch.tensor([0, 1, 1])))
