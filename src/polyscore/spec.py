@@ -30,6 +30,7 @@ _ROOMS = (
     "polyscore.guided",
     "polyscore.ratios",
     "polyscore.tokens",
+    "polyscore.adapters.schedulers",
     "polyscore.metrics.judges",
 )
 
