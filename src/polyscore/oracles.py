@@ -18,8 +18,9 @@ from polyscore.errors import PolyscoreError
 from polyscore.paths import Path
 from polyscore.predictions import Prediction
 from polyscore.ratios.base import Ratio
+from polyscore.token_oracles import TokenTableDenoiser
 
-__all__ = ["ConditionalDenoiser", "ExactRatio", "GaussianDenoiser", "MixtureDenoiser", "gaussian_product"]
+__all__ = ["ConditionalDenoiser", "ExactRatio", "GaussianDenoiser", "MixtureDenoiser", "TokenTableDenoiser", "gaussian_product"]
 
 
 class MixtureDenoiser(Denoiser):

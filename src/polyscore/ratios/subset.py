@@ -11,6 +11,7 @@ from polyscore.conditions import cut, repeat_condition
 from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run
 from polyscore.predictions import Prediction, TokenPrediction
 from polyscore.spec import register
+from polyscore.tokens.paths import TokenPath
 
 __all__ = ["SubsetGuided"]
 
@@ -68,7 +69,10 @@ class SubsetGuided(Denoiser):
         """What stands in for a modality at t = 1: the run's own initial noise, or zeros outside a run."""
         run = current_run.get()
         noise = run.noise.get(name) if run is not None else None
-        return noise if noise is not None and noise.shape == like.shape else torch.zeros_like(like)
+        if noise is not None and noise.shape == like.shape:
+            return noise
+        path = self.paths[name]
+        return path.absent(like) if isinstance(path, TokenPath) else torch.zeros_like(like)
 
     def _mix(self, joint: AnyPrediction, marginal: AnyPrediction) -> AnyPrediction:
         w = self.strength

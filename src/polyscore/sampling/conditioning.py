@@ -12,6 +12,9 @@ are biased even with a perfect score (kept for comparison and for the papers' se
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -19,12 +22,16 @@ from torch import Tensor
 from polyscore.denoisers import State
 from polyscore.errors import PolyscoreError
 from polyscore.paths import GaussianPath
+from polyscore.sampling.tokens import jump_back as token_jump_back
 from polyscore.sampling.walk import Walk
+from polyscore.tokens.paths import TokenPath
 
-__all__ = ["MODES", "Mode", "check_mode", "jump_back", "observe"]
+__all__ = ["MODES", "Mode", "check_mode", "content", "corrupted_content", "jump_back", "observe"]
 
 Mode = Literal["time", "clean", "scaled", "noised", "resample"]
 MODES: tuple[str, ...] = get_args(Mode)
+content: ContextVar[Mapping[str, Tensor] | None] = ContextVar("content", default=None)
+"""The clean states that `edit` starts from; nothing else sets it."""
 
 
 def check_mode(mode: str) -> None:
@@ -42,14 +49,39 @@ def observe(walk: Walk, given: State, mode: str, i: int) -> tuple[State, dict[st
 
 
 def _show(walk: Walk, name: str, value: Tensor, mode: str, i: int) -> Tensor:
-    if mode == "clean" or not isinstance(walk.paths[name], GaussianPath):
+    path = walk.paths[name]
+    if mode == "clean" or (mode == "scaled" and isinstance(path, TokenPath)):
         return value
+    if not isinstance(path, GaussianPath):
+        return _corrupted(walk, f"{name}/shown", name, value, i)
     A, S = walk.at(name, i)
     return (A + S) * value if mode == "scaled" else A * value + S * walk.noise(name)
 
 
+def _corrupted(walk: Walk, stream: str, name: str, value: Tensor, i: int) -> Tensor:
+    """Tokens at the level of grid point i, with fresh noise."""
+    path = walk.paths[name]
+    found: Tensor = path.corrupt(value, walk.times[i], path.noise(stream, walk.shapes[name], walk.streams))
+    return found
+
+
+def corrupted_content(walk: Walk, start: State, own: Tensor) -> State:
+    """Where a run begins: at `start` (noise), or in `polyscore.sampling.edit` at its content, corrupted to the first time."""
+    found = dict(start)
+    for name, value in (content.get() or {}).items():
+        mine = value[own].to(start[name].device)
+        if isinstance(walk.paths[name], GaussianPath):
+            A, S = walk.at(name, 0)
+            found[name] = A * mine + (S / math.hypot(A, S)) * start[name]
+        else:
+            found[name] = _corrupted(walk, f"{name}/begin", name, mine, 0)
+    return found
+
+
 def jump_back(walk: Walk, name: str, z: Tensor, i: int) -> Tensor:
     """A draw of q(z_{t_i} | z_{t_{i+1}}): noise added to go back one step of the grid. The solver forgets what it saw at t_i."""
+    if isinstance(walk.paths[name], TokenPath):
+        return token_jump_back(walk, name, z, i)
     del walk.memory(name)[-1:]
     (A, S), (a, s) = walk.at(name, i), walk.at(name, i + 1)
     ratio = A / a

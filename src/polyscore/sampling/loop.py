@@ -14,13 +14,15 @@ from torch import Tensor
 from polyscore.denoisers import Denoiser, Run, State, count_evaluations, current_run
 from polyscore.errors import PolyscoreError
 from polyscore.paths import GaussianPath
-from polyscore.sampling.conditioning import Mode, check_mode, jump_back, observe
+from polyscore.sampling.conditioning import Mode, check_mode, corrupted_content, jump_back, observe
 from polyscore.sampling.correctors import Corrector
 from polyscore.sampling.grids import make_grid
 from polyscore.sampling.noise import Streams
 from polyscore.sampling.particles import Particles, Population, approximations, check_shared, noisy, summary
 from polyscore.sampling.solvers import Solver, make_solver
+from polyscore.sampling.tokens import make_token_solver, partial, pin
 from polyscore.sampling.walk import Walk
+from polyscore.tokens.paths import TokenPath
 
 __all__ = ["Samples", "Step", "sample"]
 
@@ -79,10 +81,10 @@ def sample(
     Args:
         denoiser: any denoiser or composition of denoisers.
         n: number of samples.
-        given: observed latents, (n, *shape), or (1, *shape) for all.
+        given: observed latents, (n, *shape), or (1, *shape) for all; a token of -1 is free (infilling).
         condition: handed to the denoiser; a tensor of n rows is cut with the batch.
         steps: of the grid. solver: "dpmpp" (2M), "dpmpp3m", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama", or an object.
-        token_solver: for token modalities. corrector: run at every step.
+        token_solver: for token modalities (`polyscore.sampling.tokens.make_token_solver`). corrector: run at every step.
         particles: K weighted particles a sample, which make a composition exact (`polyscore.sampling.particles`); "dpmpp" and "ddim"
             then run in their noisy form. population: who shares them, each "sample" its own or the whole "run".
         grid: "uniform" in t, "log_snr", "karras" (spaced for the first generated Gaussian modality), or falling times.
@@ -154,11 +156,13 @@ def _batch(
     each = 1 if options.particles is None else options.particles.count
     numbers: list[Any] = [first + i if each == 1 else (first + i, k) for i in rows for k in range(each)]
     streams = Streams(seed, numbers, device, options.dtype)
+    fixed = {name: value for name, value in given.items() if partial(denoiser.paths[name], value)}
+    given = {name: value for name, value in given.items() if name not in fixed}
     generated = [name for name in denoiser.paths if name not in given]
     gaussian = [p for name in generated if isinstance(p := denoiser.paths[name], GaussianPath)]
     walk = Walk(denoiser.paths, denoiser.shapes, make_grid(options.grid, options.steps, gaussian[0] if gaussian else None), streams)
     own = torch.arange(rows.start, rows.stop).repeat_interleave(each)
-    shown = {name: value[own].to(device) for name, value in given.items()}
+    shown, known = ({name: value[own].to(device) for name, value in some.items()} for some in (given, fixed))
     part = _own(condition, n, own)
     start = {name: path.start(walk.times[0], name, denoiser.shapes[name], streams) for name, path in denoiser.paths.items()}
     population = None
@@ -167,10 +171,11 @@ def _batch(
             check_shared(shown, part)
         population = Population.of(options.particles, walk, seed, [first + i for i in rows], device)
     run = Run(0, start, rows=own, n=n, first=first, shared=population is not None and population.groups < len(rows))
+    begin = corrupted_content(walk, start, own)
     token = current_run.set(run)
     try:
-        stepper = _Stepper(denoiser, walk, shown, part, options, run, first + rows.start, population)
-        return stepper.go({name: start[name] for name in generated}), {} if population is None else population.facts()
+        stepper = _Stepper(denoiser, walk, shown, known, part, options, run, first + rows.start, population)
+        return stepper.go({name: begin[name] for name in generated}), {} if population is None else population.facts()
     finally:
         current_run.reset(token)
 
@@ -189,13 +194,14 @@ class _Stepper:
         denoiser: Denoiser,
         walk: Walk,
         given: State,
+        fixed: State,
         condition: Any,
         options: _Options,
         run: Run,
         first: int,
         population: Population | None,
     ) -> None:
-        self.denoiser, self.walk, self.given, self.condition = denoiser, walk, given, condition
+        self.denoiser, self.walk, self.given, self.fixed, self.condition = denoiser, walk, given, fixed, condition
         self.options, self.run, self.first, self.population = options, run, first, population
 
     def predict(self, z: State, i: int) -> Mapping[str, Any]:
@@ -207,12 +213,13 @@ class _Stepper:
     def go(self, z: State) -> State:
         """All steps of the grid."""
         rounds = self.options.resamplings if self.options.conditioning == "resample" and self.given else 1
+        z = pin(z, self.fixed)
         for i in range(self.walk.steps):
             self.run.step = i
             for again in range(rounds):
                 z, predictions = self.step(z, i)
                 if again + 1 < rounds and self.walk.times[i + 1] > 0:
-                    z = {name: jump_back(self.walk, name, value, i) for name, value in z.items()}
+                    z = pin({name: jump_back(self.walk, name, value, i) for name, value in z.items()}, self.fixed)
             if self.options.callback is not None:
                 self.options.callback(Step(i, self.walk.steps, self.walk.times[i], self.first, z | self.given, predictions))
         z = z | {name: mean for name, mean in self.walk.means.items() if name in z}
@@ -233,7 +240,7 @@ class _Stepper:
         if self.population is not None:
             z, predictions = self.population.select(z, predictions, i)
             self.run.memo.clear()
-        new = {name: self._solver(name).update(self.walk, name, value, predictions[name], i) for name, value in z.items()}
+        new = pin({name: self._solver(name).update(self.walk, name, value, predictions[name], i) for name, value in z.items()}, self.fixed)
         if self.population is not None:
             self.population.reveal(z, new, predictions)
         if self.options.solver.refines and self.walk.times[i + 1] > 0:
@@ -244,18 +251,15 @@ class _Stepper:
             new = corrector(self.walk, new, i, self.predict)
         if corrector is not None and corrector.when == "after" and self.walk.times[i + 1] > 0:
             new = corrector(self.walk, new, i + 1, self.predict)
-        return new, predictions
+        return pin(new, self.fixed), predictions
 
     def _solver(self, name: str) -> Any:
         return self.options.solver if isinstance(self.walk.paths[name], GaussianPath) else self.options.token_solver
 
 
 def _token_solver(denoiser: Denoiser, solver: Any) -> Any:
-    if all(isinstance(path, GaussianPath) for path in denoiser.paths.values()) or not isinstance(solver, str):
-        return solver
-    from polyscore.sampling.tokens import make_token_solver
-
-    return make_token_solver(solver)
+    tokens = any(isinstance(path, TokenPath) for path in denoiser.paths.values())
+    return make_token_solver(solver) if tokens and isinstance(solver, str) else solver
 
 
 def _given(denoiser: Denoiser, name: str, value: Tensor, n: int, dtype: torch.dtype) -> Tensor:
@@ -271,4 +275,8 @@ def _given(denoiser: Denoiser, name: str, value: Tensor, n: int, dtype: torch.dt
                 f"given modality {name!r}: {bad} of {math.prod(value.shape)} latent values are NaN or infinite; expected finite numbers"
             )
         value = value.to(dtype)
+    path = denoiser.paths[name]
+    if isinstance(path, TokenPath):
+        path.check(name, torch.where(value == -1, 0, value), shape)
+        value = value.long()
     return value.expand(n, *shape)
