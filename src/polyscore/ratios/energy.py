@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,4 +112,4 @@ def _clock(t: Any, like: Tensor) -> Tensor:
 
 
 def _still(t: Any) -> bool:
-    return bool((cast(Tensor, t) <= 0).all()) if isinstance(t, Tensor) else float(t) <= 0
+    return bool((t <= 0).all()) if isinstance(t, Tensor) else float(t) <= 0
