@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from polyscore.errors import PolyscoreError
+from polyscore.processes import start_the_others
 from polyscore.terminal import progress, say
 
 __all__ = ["main"]
@@ -96,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from polyscore.usage import Parser
 
+    if argv is None:
+        start_the_others(sys.argv[1:])
     arguments = _rewrite(list(sys.argv[1:] if argv is None else argv))
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
     try:
@@ -150,3 +153,7 @@ def _rewrite(arguments: list[str]) -> list[str]:
 def _fail(message: str, code: int) -> int:
     sys.stderr.write(f"polyscore: error: {' '.join(message.split())}\n")
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

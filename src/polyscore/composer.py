@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.files import write_text
 from polyscore.media.prepare import read_prepared, write_prepared
 from polyscore.ratios.subset import SubsetGuided
-from polyscore.sampling.loop import Samples
+from polyscore.sampling.loop import Samples, sample
 from polyscore.sampling.processes import sample_across
 
 __all__ = ["SHIPPED", "Composer"]
@@ -118,7 +120,7 @@ class Composer:
 
     def sample_latents(self, n: int, *, given: Mapping[str, Tensor] | None = None, seed: int = 0, **options: Any) -> Samples:
         """Latents of n samples given latents; options as in `sample`."""
-        chosen = {**self.defaults, **options}
+        chosen = _checked({**self.defaults, **options})
         denoiser = self.operator(chosen.pop("guidance", 0.0), tuple(chosen.pop("window", (0.0, 1.0))))
         return sample_across(denoiser, n, given=given, seed=seed, **chosen)
 
@@ -158,12 +160,40 @@ class Composer:
             CheckpointError: nothing there, or files that are damaged or do not fit together.
         """
         folder = locate(source)
-        header = read_json(folder / "composer.json")
-        if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("codecs"), list):
-            raise CheckpointError(f"{folder / 'composer.json'}: not a composer (expected format {FORMAT} with codecs)")
+        header = _header(folder / "composer.json")
         codecs = {name: load_module(folder / name, Codec) for name in header["codecs"]}
         denoiser = load_module(folder / "denoiser", Denoiser)
         return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"))
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """The options themselves, if `sample` knows their names and the numbers among them are numbers."""
+    known = [name for name, p in inspect.signature(sample).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for name, value in options.items():
+        if name not in (*known, "guidance", "window"):
+            raise PolyscoreError(f"sampling option {name!r}: expected one of {', '.join(known)}, guidance, window")
+        whole = name in ("steps", "resamplings", "first") or (name == "batch_size" and value is not None)
+        if whole and (not isinstance(value, int) or value < (name != "first")):
+            raise PolyscoreError(f"{name}: expected a whole number of at least {int(name != 'first')}, found {value!r}")
+        if name == "guidance" and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise PolyscoreError(f"guidance: expected a finite number, found {value!r}")
+    return options
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The checked content of composer.json."""
+    found = read_json(file)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise CheckpointError(f"{file}: not a composer (expected format {FORMAT})")
+    codecs, media = found.get("codecs"), found.get("media") or {}
+    if not isinstance(codecs, list) or not all(isinstance(name, str) for name in codecs):
+        raise CheckpointError(f"{file}: not a composer (expected a list of codecs, found {codecs!r})")
+    tables = {"defaults": found.get("defaults") or {}, "media": media, "meta": found.get("meta") or {}}
+    tables |= {f"media of {name}": value for name, value in media.items()} if isinstance(media, dict) else {}
+    for name, value in tables.items():
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{file}: not a composer (expected {name} by name, found {value!r})")
+    return found
 
 
 def locate(source: str | os.PathLike[str], marker: str = "composer.json") -> Path:

@@ -17,11 +17,13 @@ from polyscore.composer import Composer
 from polyscore.errors import PolyscoreError
 from polyscore.media import read_metadata
 from polyscore.media.prepare import SUFFIXES
+from polyscore.processes import share
 from polyscore.sampling.loop import Step
 
 __all__ = ["fingerprint", "generate", "repeat"]
 
 Progress = Callable[[int, int], None]
+RUN = {"model": str, "weights": str, "n": int, "seed": int, "batch_size": int, "options": dict, "given": dict}
 
 
 def generate(
@@ -46,6 +48,10 @@ def generate(
     Raises:
         PolyscoreError: any input that cannot be used; nothing is half-written.
     """
+    if batch_size < 1:
+        raise PolyscoreError(f"batch_size is {batch_size}, expected at least 1")
+    if n < 1:
+        raise PolyscoreError(f"n is {n}, expected at least 1")
     composer = Composer.load(model)
     rows = composer.encode({name: composer.read(name, path) for name, path in (given or {}).items()})
     return _write_run(composer, _run(composer, model, n, rows, seed, batch_size, options or {}), rows, Path(out), progress)
@@ -58,13 +64,13 @@ def repeat(result: str | os.PathLike[str], out: str | os.PathLike[str], progress
         PolyscoreError: a file without such metadata, or one whose model is gone or is another one now.
     """
     found = read_metadata(result).get("run")
-    if not isinstance(found, dict) or "model" not in found:
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in RUN.items()):
         raise PolyscoreError(f"{result}: expected a file written by `polyscore sample`, found none of its metadata")
     composer = Composer.load(found["model"])
     weights = fingerprint(composer)
     if found.get("weights") != weights:
         raise PolyscoreError(f"{result}: made by weights {found.get('weights')} of {found['model']!r}, found weights {weights} now")
-    rows = {name: _unpack(value) for name, value in found["given"].items()}
+    rows = {name: _unpack(value, result) for name, value in found["given"].items()}
     return _write_run(composer, found, rows, Path(out), progress)
 
 
@@ -85,9 +91,6 @@ def _run(
 
 
 def _write_run(composer: Composer, run: dict[str, Any], given: Mapping[str, Tensor], out: Path, progress: Progress | None) -> list[Path]:
-    from polyscore.processes import this_process
-
-    main = int(os.environ.get("WORLD_SIZE", "1")) == 1 or this_process().is_main_process
     made = [name for name in composer.modalities if name not in given]
     if not made:
         raise PolyscoreError(f"given: all modalities ({', '.join(composer.modalities)}) are given, nothing is left to generate")
@@ -96,16 +99,28 @@ def _write_run(composer: Composer, run: dict[str, Any], given: Mapping[str, Tens
         rows = range(start, min(start + run["batch_size"], run["n"]))
         paths = {(i, name): out / f"{i:04d}_{name}{_suffix(composer, name)}" for i in rows for name in made}
         files += paths.values()
-        if all(_same(path, run) for path in paths.values()):
+        if share(all(_same(path, run) for path in paths.values())):
             continue
         latents = composer.sample_latents(
             len(rows), given=given, seed=run["seed"], first=start, callback=_bar(progress, start, run), **run["options"]
         )
         data = composer.decode({name: latents[name] for name in made})
-        for (i, name), path in paths.items():
-            if main:
-                composer.write(name, path, data[name][i - start], {"run": run, "index": i, "modality": name})
+        values = {(i, name): data[name][i - start] for i, name in paths}
+        if failure := share(_write(composer, paths, values, run)):
+            raise PolyscoreError(failure)
     return files
+
+
+def _write(composer: Composer, paths: Mapping[tuple[int, str], Path], values: Mapping[tuple[int, str], Tensor], run: Any) -> str:
+    """The main process writes; returns what went wrong, or nothing."""
+    if os.environ.get("RANK", "0") != "0":
+        return ""
+    try:
+        for (i, name), path in paths.items():
+            composer.write(name, path, values[i, name], {"run": run, "index": i, "modality": name})
+    except PolyscoreError as error:
+        return str(error)
+    return ""
 
 
 def _bar(progress: Progress | None, start: int, run: Mapping[str, Any]) -> Callable[[Step], None] | None:
@@ -142,6 +157,9 @@ def _pack(value: Tensor) -> dict[str, Any]:
     return {"shape": list(array.shape), "dtype": str(array.dtype), "base64": base64.b64encode(array.tobytes()).decode()}
 
 
-def _unpack(value: Mapping[str, Any]) -> Tensor:
-    array = np.frombuffer(base64.b64decode(value["base64"]), dtype=value["dtype"]).reshape(value["shape"])
-    return torch.from_numpy(array.copy())
+def _unpack(value: Any, source: object) -> Tensor:
+    try:
+        array = np.frombuffer(base64.b64decode(value["base64"]), dtype=value["dtype"]).reshape(value["shape"])
+        return torch.from_numpy(array.copy())
+    except (KeyError, TypeError, ValueError) as error:
+        raise PolyscoreError(f"{source}: expected given latents in its metadata, found damaged ones ({error})") from error

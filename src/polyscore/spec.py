@@ -92,8 +92,9 @@ def from_spec(spec: Any) -> Any:
     positional = arguments.pop(several[0], []) if several else []
     try:
         return cls(*positional, **arguments)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"cannot build {spec['class']} from its stored arguments {sorted(arguments)}: {error}") from error
+    except Exception as error:  # whatever a constructor makes of foreign arguments: wrong types, sizes that do not fit into memory
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"cannot build {spec['class']} from its stored arguments {sorted(arguments)}: {reason}") from error
 
 
 def _lookup(name: Any) -> type:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,16 +12,18 @@ __all__ = ["progress", "say"]
 
 
 def say(message: Any) -> None:
-    """Print a line or a rich table on standard output."""
+    """Print a line or a rich table on standard output; of several processes, only the main one does."""
     from rich.console import Console
 
+    if os.environ.get("RANK", "0") != "0":
+        return
     Console(soft_wrap=True).print(message, highlight=False, markup=False)
 
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar fed by (done, total) on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
         yield None
         return
     from rich.console import Console

@@ -54,6 +54,7 @@ def test_processes_that_cannot_reach_each_other(monkeypatch):
 
 def test_a_launcher_that_started_one_process_only(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     with pytest.warns(UserWarning, match="started one process only"):
         assert this_process().num_processes == 1

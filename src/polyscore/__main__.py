@@ -1,0 +1,9 @@
+"""`python -m polyscore`: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from polyscore.cli import main
+
+sys.exit(main())
