@@ -70,8 +70,9 @@ def cut(prediction: AnyPrediction, z: Tensor, start: int, rows: int) -> AnyPredi
 
 
 def repeat_condition(condition: Any, rows: int, times: int) -> Any:
-    """A condition for `rows` rows, for the batch repeated `times` times."""
-    return stack([condition] * times, rows) if condition is not None else None
+    """A condition for `rows` rows, for the batch repeated `times` times; what cannot be stacked holds for all rows as it is."""
+    found = stack([condition] * times, rows)
+    return condition if found is None else found
 
 
 def stack(conditions: Sequence[Any], rows: int) -> Any:
@@ -102,8 +103,9 @@ def _stack_mappings(conditions: Sequence[Mapping[Any, Any]], rows: int) -> dict[
     keys = list(conditions[0])
     if any(set(c) != set(keys) for c in conditions):
         return None
-    joined = {key: stack([c[key] for c in conditions], rows) for key in keys}
-    return None if any(value is None for value in joined.values()) else joined
+    absent = {key for key in keys if all(c[key] is None for c in conditions)}
+    joined = {key: None if key in absent else stack([c[key] for c in conditions], rows) for key in keys}
+    return None if any(value is None and key not in absent for key, value in joined.items()) else joined
 
 
 def _stack_lists(conditions: Sequence[Any], rows: int) -> list[Any] | None:

@@ -10,7 +10,7 @@ import abc
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "Times",
     "count_evaluations",
     "current_run",
+    "inside",
 ]
 
 State = dict[str, Tensor]
@@ -138,6 +139,18 @@ def _clock(t: Time, rows: int, device: torch.device, dtype: torch.dtype) -> Tens
     if isinstance(t, Tensor):
         return t.to(device, dtype).expand(rows)
     return torch.full((rows,), t, device=device, dtype=dtype)
+
+
+def inside(window: tuple[float, float], clocks: Iterable[Time]) -> bool | Tensor:
+    """Whether the latest of the clocks lies in [low, high]: one answer, or one a sample (B,) where a clock has one time a sample."""
+    times = list(clocks)
+    low, high = window
+    rows = [t for t in times if isinstance(t, Tensor) and t.ndim]
+    latest = max((float(t) for t in times if not (isinstance(t, Tensor) and t.ndim)), default=-math.inf)
+    if not rows:
+        return low <= latest <= high
+    now = torch.stack(torch.broadcast_tensors(*(t.double() for t in rows))).amax(0).clamp(min=latest)
+    return (now >= low) & (now <= high)
 
 
 @register

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run
+from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run, inside
 from polyscore.errors import PolyscoreError
+from polyscore.paths import expand
 from polyscore.predictions import Prediction
 from polyscore.ratios.base import Ratio
 from polyscore.spec import register
@@ -52,20 +53,22 @@ class Guided(Denoiser):
             raise PolyscoreError(f"Guided: scale for modality {unknown[0]!r}, expected one of {sorted(denoiser.paths)}")
         if every < 1:
             raise PolyscoreError(f"Guided: every is {every}, expected at least 1")
-        self.scale, self.window, self.every, self.condition = scales, tuple(window), every, condition
+        self.scale, self.window, self.every, self.condition = scales, (window[0], window[1]), every, condition
         ratio.check(denoiser.paths)
 
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
         """The denoiser's predictions with s_m grad_m r added to each score."""
         found: dict[str, AnyPrediction] = dict(self.denoiser(z, t, condition))
         active = [name for name, s in self.scale.items() if s != 0 and name in z and _moving(t[name])]
-        if not active or not self._inside(t, active):
+        acts = bool(active) and inside(self.window, [t[name] for name in active])
+        if acts is False or (isinstance(acts, Tensor) and not acts.any()):
             return found
         gradient = self._gradient(z, t, condition if self.condition is None else self.condition, active)
         for name in active:
             base = found[name]
             if isinstance(base, Prediction) and name in gradient:
-                found[name] = _guide(base, gradient[name], self.scale[name])
+                pull = gradient[name] * expand(acts, gradient[name]) if isinstance(acts, Tensor) else gradient[name]
+                found[name] = _guide(base, pull, self.scale[name])
         return found
 
     @property
@@ -74,11 +77,6 @@ class Guided(Denoiser):
         found = [f"the guidance acts in the window {list(self.window)} only"] if self.window != (0.0, 1.0) else []
         found += [f"the guidance is renewed every {self.every} steps"] if self.every > 1 else []
         return found + (["the guidance has unequal scales"] if len({self.scale.get(name, 0.0) for name in self.paths}) > 1 else [])
-
-    def _inside(self, t: Times, active: list[str]) -> bool:
-        low, high = self.window
-        now = max(float(t[name].max()) if isinstance(t[name], Tensor) else float(t[name]) for name in active)  # type: ignore[union-attr]
-        return low <= now <= high
 
     def _gradient(self, z: State, t: Times, condition: Any, active: list[str]) -> dict[str, Tensor]:
         run = current_run.get()

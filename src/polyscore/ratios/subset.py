@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyscore.conditions import cut, repeat_condition
-from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run
+from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run, inside
 from polyscore.predictions import Prediction, TokenPrediction
 from polyscore.spec import register
 from polyscore.tokens.paths import TokenPath
@@ -33,24 +33,24 @@ class SubsetGuided(Denoiser):
 
     def __init__(self, denoiser: Denoiser, strength: float = 1.0, window: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__()
-        self.denoiser, self.strength, self.window = denoiser, strength, tuple(window)
+        self.denoiser, self.strength, self.window = denoiser, strength, (window[0], window[1])
         self.paths, self.shapes, self.spaces = denoiser.paths, denoiser.shapes, denoiser.spaces
 
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
         """The guided predictions."""
         moving = [n for n in self.paths if isinstance(t[n], Tensor) or t[n] > 0]
-        now = max((_latest(t[n]) for n in moving), default=0.0)
-        if self.strength == 0 or len(self.paths) < 2 or not self.window[0] <= now <= self.window[1]:
+        acts = len(self.paths) > 1 and self.strength != 0 and inside(self.window, [t[n] for n in moving])
+        if acts is False or (isinstance(acts, Tensor) and not acts.any()):
             found: dict[str, AnyPrediction] = self.denoiser(z, t, condition)
             return found
-        return self._guide(z, t, condition, moving)
+        return self._guide(z, t, condition, moving, self.strength * acts)
 
     @property
     def approximations(self) -> list[str]:
         """Why there is no one density whose noised levels particles could weigh: a window."""
         return [f"subset guidance acts in the window {list(self.window)} only"] if self.window != (0.0, 1.0) else []
 
-    def _guide(self, z: State, t: Times, condition: Any, moving: list[str]) -> dict[str, AnyPrediction]:
+    def _guide(self, z: State, t: Times, condition: Any, moving: list[str], w: float | Tensor) -> dict[str, AnyPrediction]:
         rows = len(next(iter(z.values())))
         wide_z, wide_t = {}, {}
         for name in self.paths:
@@ -62,7 +62,7 @@ class SubsetGuided(Denoiser):
         wide = self.denoiser(wide_z, wide_t, wide_c)
         found = {name: cut(wide[name], z[name], 0, rows) for name in self.paths}
         for place, name in enumerate(moving, start=1):
-            found[name] = self._mix(found[name], cut(wide[name], z[name], place * rows, rows))
+            found[name] = _mix(found[name], cut(wide[name], z[name], place * rows, rows), w)
         return found
 
     def _absent(self, name: str, like: Tensor) -> Tensor:
@@ -74,17 +74,14 @@ class SubsetGuided(Denoiser):
         path = self.paths[name]
         return path.absent(like) if isinstance(path, TokenPath) else torch.zeros_like(like)
 
-    def _mix(self, joint: AnyPrediction, marginal: AnyPrediction) -> AnyPrediction:
-        w = self.strength
-        if isinstance(joint, TokenPrediction) and isinstance(marginal, TokenPrediction):
-            return TokenPrediction.mix([("joint", 1 + w, joint), ("marginal", -w, marginal)])
-        if not (isinstance(joint, Prediction) and isinstance(marginal, Prediction)):
-            raise TypeError("a modality changed its kind between two predictions")
-        return Prediction.mix([("joint", 1 + w, joint), ("marginal", -w, marginal)], joint.z, joint.A, joint.S)
 
-
-def _latest(t: Any) -> float:
-    return float(t.max()) if isinstance(t, Tensor) else float(t)
+def _mix(joint: AnyPrediction, marginal: AnyPrediction, w: float | Tensor) -> AnyPrediction:
+    """joint + w (joint - marginal), with w one number or one a sample."""
+    if isinstance(joint, TokenPrediction) and isinstance(marginal, TokenPrediction):
+        return TokenPrediction.mix([("joint", 1 + w, joint), ("marginal", -w, marginal)])
+    if not (isinstance(joint, Prediction) and isinstance(marginal, Prediction)):
+        raise TypeError("a modality changed its kind between two predictions")
+    return Prediction.mix([("joint", 1 + w, joint), ("marginal", -w, marginal)], joint.z, joint.A, joint.S)
 
 
 def _row(t: Any, rows: int, like: Tensor) -> Tensor:
