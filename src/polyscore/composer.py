@@ -22,6 +22,7 @@ from polyscore.media.prepare import read_prepared, write_prepared
 from polyscore.ratios.subset import SubsetGuided
 from polyscore.sampling.loop import Samples, sample
 from polyscore.sampling.processes import sample_across
+from polyscore.sampling.tokens import partial
 
 __all__ = ["SHIPPED", "Composer"]
 
@@ -136,9 +137,11 @@ class Composer:
         Returns:
             {modality: (n, *data_shape)}; `.info` as of `polyscore.sampling.sample`, with the latents under "latents".
         """
-        latents = self.sample_latents(n, given=self.encode(given or {}), seed=seed, **options)
-        made = self.decode({name: z for name, z in latents.items() if name not in (given or {})})
-        known = {name: value.expand(n, *value.shape[1:]) for name, value in (given or {}).items()}
+        encoded = self.encode(given or {})
+        latents = self.sample_latents(n, given=encoded, seed=seed, **options)
+        whole = {name for name, z in encoded.items() if not partial(self.denoiser.paths[name], z)}
+        made = self.decode({name: z for name, z in latents.items() if name not in whole})
+        known = {name: value.expand(n, *value.shape[1:]) for name, value in (given or {}).items() if name in whole}
         data = made | known
         return Samples({name: data[name] for name in self.modalities}, latents.info | {"latents": dict(latents)})
 

@@ -19,6 +19,7 @@ from polyscore.media import read_metadata
 from polyscore.media.prepare import SUFFIXES
 from polyscore.processes import share
 from polyscore.sampling.loop import Step
+from polyscore.sampling.tokens import partial
 
 __all__ = ["fingerprint", "generate", "repeat"]
 
@@ -91,7 +92,7 @@ def _run(
 
 
 def _write_run(composer: Composer, run: dict[str, Any], given: Mapping[str, Tensor], out: Path, progress: Progress | None) -> list[Path]:
-    made = [name for name in composer.modalities if name not in given]
+    made = [name for name in composer.modalities if name not in given or partial(composer.denoiser.paths[name], given[name])]
     if not made:
         raise PolyscoreError(f"given: all modalities ({', '.join(composer.modalities)}) are given, nothing is left to generate")
     files: list[Path] = []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from polyscore.codecs.base import Chain, Codec, Identity
+from polyscore.codecs.letters import Letters
 from polyscore.codecs.mel import LogMel
 from polyscore.codecs.vae import VAE
 
-__all__ = ["VAE", "Chain", "Codec", "Identity", "LogMel"]
+__all__ = ["VAE", "Chain", "Codec", "Identity", "Letters", "LogMel"]

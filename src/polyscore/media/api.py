@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from polyscore.errors import DataError
-from polyscore.media import audio, image, values, video
+from polyscore.media import audio, image, text, values, video
 from polyscore.media.checks import existing
 from polyscore.media.metadata import unpack
 
@@ -27,12 +27,14 @@ _READERS: dict[str, Callable[..., Tensor]] = {
     "image": image.read_image,
     "audio": audio.read_audio,
     "video": _read_frames,
+    "text": text.read_text,
     **{kind: partial(values.read_values, kind=kind) for kind in ("tokens", "vector", "json")},
 }
 _WRITERS: dict[str, Callable[..., Path]] = {
     "image": image.write_image,
     "audio": audio.write_audio,
     "video": video.write_video,
+    "text": text.write_text_file,
     **{kind: partial(values.write_values, kind=kind) for kind in ("tokens", "vector", "json")},
 }
 KINDS = tuple(_READERS)
@@ -52,6 +54,7 @@ def read(path: str | os.PathLike[str], kind: str, **options: Any) -> Tensor:
     | image | (C, H, W) in [0, 1] | shape, fit, max_pixels |
     | audio | (L,) in [-1, 1] | shape, rate, trim_silence, max_seconds |
     | video | (F, C, H, W) in [0, 1] | shape, fps, fit, max_seconds; the soundtrack: kind "audio", or `read_video` |
+    | text | (L,) int64 character codes, 0 after the end | shape |
     | tokens, vector, json | (L,) int64, (D,), any shape | shape, vocabulary |
 
     Raises:

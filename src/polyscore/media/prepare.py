@@ -15,7 +15,7 @@ from polyscore.media.image import as_digit
 
 __all__ = ["SUFFIXES", "read_prepared", "write_prepared"]
 
-SUFFIXES = {"image": ".png", "audio": ".wav", "video": ".mp4", "tokens": ".json", "vector": ".json", "json": ".json"}
+SUFFIXES = {"image": ".png", "audio": ".wav", "video": ".mp4", "tokens": ".json", "text": ".json", "vector": ".json", "json": ".json"}
 PREPARERS = ("digit", "clip")
 
 

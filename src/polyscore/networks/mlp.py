@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from polyscore.denoisers import Expert, State
 from polyscore.paths import VPSDE, Path
 from polyscore.spec import register
+from polyscore.tokens.paths import Absorbing
 
 __all__ = ["FourierTime", "JointDenoiser", "JointMLP"]
 
@@ -55,7 +56,8 @@ class JointMLP(nn.Module):
     latents, and it keeps the norm of the input (a normalised trunk alone forgets it).
 
     Args:
-        shapes: latent shape of each modality.
+        shapes: latent shape of each modality. vocabularies: number of tokens K of the token modalities; they come in one-hot (mask
+            included) and go out as logits (B, *shape, K).
         width, depth, hidden: of the trunk. embed: of the time embedding. classes: > 0 adds a class condition (label -1 or None: no class).
     """
 
@@ -68,15 +70,18 @@ class JointMLP(nn.Module):
         embed: int = 128,
         classes: int = 0,
         dropout: float = 0.0,
+        vocabularies: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        self.sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        self.vocabularies = dict(vocabularies or {})
+        self.sizes = {name: math.prod(shape) * self.vocabularies.get(name, 1) for name, shape in self.shapes.items()}
         total = sum(self.sizes.values())
+        inputs = total + sum(math.prod(self.shapes[name]) for name in self.vocabularies)
         self.time = FourierTime(32)
         self.embedding = nn.Sequential(nn.Linear(34 * len(self.sizes), embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
         self.classes = nn.Embedding(classes + 1, embed) if classes else None
-        self.stem = nn.Linear(total, width)
+        self.stem = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList([_Block(width, hidden, embed, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, total)
@@ -85,13 +90,24 @@ class JointMLP(nn.Module):
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> State:
         """Raw outputs, one of each modality's shape."""
-        present = {name: (t[name] < 1).to(z[name].dtype) for name in self.sizes}
-        x = self.stem(torch.cat([z[n].flatten(1) * present[n][:, None] for n in self.sizes], 1))
+        shown = {name: self._shown(name, z[name]) for name in self.sizes}
+        present = {name: (t[name] < 1).to(shown[name].dtype) for name in self.sizes}
+        x = self.stem(torch.cat([shown[n] * present[n][:, None] for n in self.sizes], 1))
         embedding = self._embed(t, present, condition)
         for block in self.blocks:
             x = block(x, embedding)
         parts = cast(Tensor, self.head(self.norm(x))).split(list(self.sizes.values()), 1)
-        return {name: part.reshape(-1, *self.shapes[name]) for name, part in zip(self.sizes, parts, strict=True)}
+        return {name: part.reshape(-1, *self._out(name)) for name, part in zip(self.sizes, parts, strict=True)}
+
+    def _out(self, name: str) -> tuple[int, ...]:
+        tokens = self.vocabularies.get(name)
+        return self.shapes[name] if tokens is None else (*self.shapes[name], tokens)
+
+    def _shown(self, name: str, z: Tensor) -> Tensor:
+        """A state as input, (B, inputs): tokens one-hot."""
+        if name not in self.vocabularies:
+            return z.flatten(1)
+        return nn.functional.one_hot(z, self.vocabularies[name] + 1).flatten(1).to(self.stem.weight.dtype)
 
     def _embed(self, t: Mapping[str, Tensor], present: Mapping[str, Tensor], condition: Any) -> Tensor:
         clocks = [torch.cat([self.time(t[n]), present[n][:, None], (t[n] <= 0).to(present[n])[:, None]], 1) for n in self.sizes]
@@ -112,11 +128,12 @@ class JointDenoiser(Expert):
     """One denoiser over the standardised latents of several modalities, with a time for each: p(z_1, ..., z_M), all its conditionals and
     all its marginals from one network (observed: t = 0; left out: t = 1).
 
-    A JointMLP with v-prediction; all modalities on the same path. Source: Score-Based Multimodal Autoencoder, Sec. 2.2, with the
-    per-modality times of Bounoua et al. 2024 in place of the paper's clamping.
+    A JointMLP with v-prediction; all Gaussian modalities on the same path, token modalities on absorbing ones.
+    Source: Score-Based Multimodal Autoencoder, Sec. 2.2, with the per-modality times of Bounoua et al. 2024 in place of the
+    paper's clamping.
 
     Args:
-        shapes: latent shape of each modality. path: of every modality. Others: see `JointMLP`.
+        shapes: latent shape of each modality. path: of every Gaussian modality. Others: see `JointMLP`.
     """
 
     def __init__(
@@ -130,6 +147,9 @@ class JointDenoiser(Expert):
         classes: int = 0,
         dropout: float = 0.0,
         spaces: Mapping[str, str] | None = None,
+        vocabularies: Mapping[str, int] | None = None,
     ) -> None:
-        network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout)
-        super().__init__(network, dict.fromkeys(shapes, path or VPSDE()), shapes, "v", spaces)
+        network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies)
+        tokens = {name: Absorbing(size) for name, size in (vocabularies or {}).items()}
+        paths = {name: tokens.get(name) or path or VPSDE() for name in shapes}
+        super().__init__(network, paths, shapes, {name: "logits" if name in tokens else "v" for name in shapes}, spaces)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polyscore.denoisers import Expert
 from polyscore.paths import GaussianPath, expand
-from polyscore.predictions import Prediction
+from polyscore.predictions import Prediction, TokenPrediction
 from polyscore.training.draws import Draw
 
 __all__ = ["JointObjective"]
@@ -28,6 +28,7 @@ class JointObjective:
     probability `joint` all move together; else each partner of one modality, chosen at random, is observed with probability
     `observed`, absent with `absent`, and moves otherwise. With probability `apart` the moving ones have times of their own.
     Observed and absent modalities carry no loss. That trains every conditional and every marginal (Bounoua et al. 2024).
+    A token modality's loss is `tokens` times -log p(z_0 | z_t) of its corrupted positions, over its number of positions.
 
     Batch entries are latents (B, *shape), or posterior means and standard deviations stacked as (B, 2, *shape): then a
     sample of the posterior is taken, its noise scaled by `jitter`. An entry `NAME_missing` (B,) marks rows without NAME.
@@ -39,26 +40,42 @@ class JointObjective:
     apart: float = 0.1
     jitter: float = 1.0
     label_dropout: float = 0.1
+    tokens: float = 1.0
 
     def __call__(self, module: Expert, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """The loss, and its mean for each modality and band of noise levels."""
         names = list(module.shapes)
         clean = {name: self._latent(batch[name], module.shapes[name], draw) for name in names}
         t, moves = self.times(names, batch, draw)
-        noise = {name: draw.normal(*module.shapes[name]) for name in names}
+        noise = {name: self._noise(module, name, draw) for name in names}
         z = {name: module.paths[name].corrupt(clean[name], t[name], noise[name]) for name in names}
         predicted = module(z, t, self._condition(module, batch, draw))
         total, count = torch.zeros_like(t[names[0]]), torch.zeros_like(t[names[0]])
         logs: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
         for name in names:
-            A, S = cast(GaussianPath, module.paths[name]).coefficients(t[name])
-            target = expand(A, noise[name]) * noise[name] - expand(S, noise[name]) * clean[name]
-            error = (cast(Prediction, predicted[name]).v - target).square().flatten(1).mean(1) * moves[name]
+            said = predicted[name]
+            if isinstance(said, TokenPrediction):
+                each = self.tokens * self._tokens(said, z[name], clean[name])
+            else:
+                A, S = cast(GaussianPath, module.paths[name]).coefficients(t[name])
+                target = expand(A, noise[name]) * noise[name] - expand(S, noise[name]) * clean[name]
+                each = (cast(Prediction, said).v - target).square().flatten(1).mean(1)
+            error = each * moves[name]
             total, count = total + error, count + moves[name]
             for low, high in itertools.pairwise(BANDS):
                 here = moves[name] * ((t[name] >= low) & (t[name] < high))
                 logs[f"{name}_t{low:g}"] = ((error * here).sum().detach(), here.sum())
         return {"loss": (total / count.clamp(min=1)).mean(), **logs}
+
+    @staticmethod
+    def _noise(module: Expert, name: str, draw: Draw) -> Tensor:
+        shape = module.shapes[name]
+        return draw.normal(*shape) if isinstance(module.paths[name], GaussianPath) else draw.uniform(*shape, 2)
+
+    @staticmethod
+    def _tokens(said: TokenPrediction, z: Tensor, clean: Tensor) -> Tensor:
+        nll = -said.log_probs.gather(-1, clean.unsqueeze(-1)).squeeze(-1)
+        return (nll * (z != clean)).flatten(1).mean(1)
 
     def _latent(self, value: Tensor, shape: tuple[int, ...], draw: Draw) -> Tensor:
         if value.ndim == len(shape) + 1:

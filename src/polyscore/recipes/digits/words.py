@@ -1,0 +1,163 @@
+"""Digits written, spoken and spelled: one joint denoiser over two continuous latents and five letters."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyscore.checkpoint import load_module
+from polyscore.codecs import Codec, Letters
+from polyscore.composer import WEIGHTS, Composer
+from polyscore.data.digits import load_fsdd, load_mnist
+from polyscore.metrics.coherence import class_shares
+from polyscore.networks.mlp import JointDenoiser
+from polyscore.recipes.digits.evaluate import DigitsTest
+from polyscore.recipes.digits.joint import MEDIA, Network, latents_of_images, latents_of_speech
+from polyscore.recipes.tables import Measured, write_table
+from polyscore.training import Pairs, TrainConfig, fit
+from polyscore.training.joint import JointObjective
+
+__all__ = ["WORDS", "WORDS_DEFAULTS", "WORDS_TRAINING", "evaluate_words", "letters", "train_words", "words_table"]
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WORDS_TRAINING = TrainConfig(steps=12000, batch_size=256, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
+WORDS_DEFAULTS: dict[str, Any] = {"steps": 20, "token_solver": "random"}
+NAMES = ("image", "speech", "word")
+SUBSETS = [subset for size in range(3) for subset in itertools.combinations(NAMES, size)]
+
+
+def letters() -> Letters:
+    """The codec of the ten words."""
+    return Letters("".join(sorted(set("".join(WORDS)))), max(map(len, WORDS)))
+
+
+def train_words(
+    codecs: str = str(WEIGHTS / "digits"),
+    out: str = "runs/digits-words",
+    data: str | None = None,
+    network: Network | None = None,
+    objective: JointObjective | None = None,
+    copies: int = 8,
+    config: TrainConfig = WORDS_TRAINING,
+    defaults: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> Composer:
+    """Train the joint denoiser of pictures, sounds and words of the same digit, and save the Composer in `out` (float16).
+
+    Args:
+        codecs: folder with image.json and speech.json. data: folder of the data sets; default $POLYSCORE_DATA.
+        objective: how times are drawn. copies: augmented copies of every recording. defaults: of the Composer's `sample`.
+
+    Raises:
+        DataError: MNIST or FSDD is not there. CheckpointError: a codec is not there. PolyscoreError: as `polyscore.training.fit`.
+    """
+    torch.manual_seed(config.seed)
+    parts: dict[str, Codec] = {name: load_module(Path(codecs) / name, Codec) for name in ("image", "speech")}
+    words = letters()
+    parts["word"] = words
+    network, objective = network or Network(), objective or JointObjective()
+    images, sounds = load_mnist("train", data), load_fsdd("train", data)
+    sets = Pairs(
+        {
+            "image": (latents_of_images(parts["image"], images.x), images.labels),
+            "speech": (latents_of_speech(parts["speech"], sounds.x, copies, config.seed), sounds.labels.repeat(copies)),
+            "word": (words.encode(words.write(WORDS)), torch.arange(10)),
+        }
+    )
+    shapes = {name: codec.latent_shape for name, codec in parts.items()}
+    denoiser = JointDenoiser(shapes, **asdict(network), vocabularies={"word": words.vocabulary})
+    settings = {"network": asdict(network), "objective": asdict(objective), "copies": copies}
+    fit(denoiser, sets, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
+    meta = {
+        "recipe": "digits-words",
+        "dataset": "MNIST and FSDD, train splits, by digit, and its name",
+        **settings,
+        "training": asdict(config),
+    }
+    media = MEDIA | {"word": {"kind": "text"}}
+    composer = Composer(parts, denoiser.eval(), WORDS_DEFAULTS | (defaults or {}), media, meta)
+    composer.save(out, dtype=torch.float16)
+    return composer
+
+
+def spelled(codes: Tensor) -> Tensor:
+    """The digit whose name is spelled, -1 for any other string, (N,)."""
+    place = {word: digit for digit, word in enumerate(WORDS)}
+    return torch.tensor([place.get(word, -1) for word in Letters.read(codes)])
+
+
+def _seen(test: DigitsTest, name: str, data: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Labels of generated data, and what else is known of it."""
+    if name == "word":
+        labels = spelled(data)
+        return labels, {"a number's name": float((labels >= 0).double().mean())}
+    labels, distance = test.see(name, data)
+    return labels, {"frechet": distance}
+
+
+def _given(test: DigitsTest, subset: Sequence[str], n: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Test items of the same digit for every modality of the subset, and their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 10
+    given: dict[str, Tensor] = {}
+    for name in subset:
+        if name == "word":
+            given[name] = letters().write([WORDS[int(k)] for k in labels])
+            continue
+        data = test.sets[name]
+        rows = torch.empty(n, dtype=torch.int64)
+        for digit in range(10):
+            own = (data.labels == digit).nonzero()[:, 0]
+            rows[labels == digit] = own[torch.randint(len(own), (int((labels == digit).sum()),), generator=generator)]
+        given[name] = data.x[rows]
+    return given, labels
+
+
+@torch.no_grad()
+def evaluate_words(composer: Composer, test: DigitsTest, n: int = 1000, seed: int = 0, **options: Any) -> dict[str, float]:
+    """Coherence of all seven ways to condition: the share of samples in which every generated modality shows the digit given; jointly,
+    in which all three agree. A word counts only if it is spelled right."""
+    found: dict[str, float] = {}
+    for subset in SUBSETS:
+        given, labels = _given(test, subset, n, seed)
+        made = composer.sample(n, given, seed=seed, batch_size=1000, **options)
+        targets = [name for name in NAMES if name not in subset]
+        title = f"{' + '.join(subset) or 'nothing'} -> {' + '.join(targets)}"
+        seen = {name: _seen(test, name, made[name]) for name in targets}
+        goal = labels if subset else seen["word"][0]
+        every = torch.stack([label == goal for label, _ in seen.values()]).all(0) & (goal >= 0)
+        found[title] = float(every.double().mean())
+        found |= {f"{title}: {name} {what}": value for name, (_, more) in seen.items() for what, value in more.items()}
+        if not subset:
+            shares = class_shares(seen["image"][0])
+            found |= {"least class": float(shares.min()), "most class": float(shares.max())}
+        found["evaluations"] = max(found.get("evaluations", 0.0), made.info["evaluations_per_sample"])
+    return found
+
+
+def words_table(
+    model: str, out: str, data: str | None, n: int, seeds: Sequence[int], progress: Callable[[int, int], None] | None = None, **options: Any
+) -> list[Measured]:
+    """Measure `evaluate_words` for every seed, and write the table."""
+    from polyscore.recipes.digits.tables import protocol
+
+    began = time.perf_counter()
+    composer, test = Composer.load(model), DigitsTest.load(data=data)
+    results = []
+    for place, seed in enumerate(seeds):
+        results.append(evaluate_words(composer, test, n, seed, **options))
+        if progress is not None:
+            progress(place + 1, len(seeds))
+    whole = [name for name in results[0] if " -> " in name and ":" not in name]
+    reaches = dict.fromkeys(whole, (">=", 0.95)) | {"evaluations": ("<=", 20.0)}
+    rows = [Measured(name, [r[name] for r in results], reaches.get(name)) for name in results[0]]
+    command = f"polyscore evaluate cdcd-words --model {model}"
+    write_table(out, rows, protocol(command, model, seeds, n, began, options={**composer.defaults, **options}, training=composer.meta))
+    return rows
