@@ -31,6 +31,7 @@ _ROOMS = (
     "polyscore.ratios",
     "polyscore.tokens",
     "polyscore.adapters.schedulers",
+    "polyscore.adapters.pipeline_expert",
     "polyscore.metrics.judges",
 )
 
