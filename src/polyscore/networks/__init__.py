@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from polyscore.networks import mlp, ratio, streams, timed  # noqa: F401  (their classes register themselves)
+from polyscore.networks import alone, mlp, ratio, streams, timed  # noqa: F401  (their classes register themselves)
 from polyscore.networks.conv import ConvDecoder, ConvEncoder
+from polyscore.networks.dense import DenseDecoder, DenseEncoder
 
-__all__ = ["ConvDecoder", "ConvEncoder"]
+__all__ = ["ConvDecoder", "ConvEncoder", "DenseDecoder", "DenseEncoder"]

@@ -59,6 +59,7 @@ class JointMLP(nn.Module):
         shapes: latent shape of each modality. vocabularies: number of tokens K of the token modalities; they come in one-hot (mask
             included) and go out as logits (B, *shape, K).
         width, depth, hidden: of the trunk. embed: of the time embedding. classes: > 0 adds a class condition (label -1 or None: no class).
+        context: > 0 takes as condition a vector of this size (None, or all zeros: nothing is known).
     """
 
     def __init__(
@@ -71,8 +72,11 @@ class JointMLP(nn.Module):
         classes: int = 0,
         dropout: float = 0.0,
         vocabularies: Mapping[str, int] | None = None,
+        context: int = 0,
     ) -> None:
         super().__init__()
+        self.context_size = context
+        self.context = nn.Linear(context + 1, embed, bias=False) if context else None
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.vocabularies = dict(vocabularies or {})
         self.sizes = {name: math.prod(shape) * self.vocabularies.get(name, 1) for name, shape in self.shapes.items()}
@@ -112,6 +116,9 @@ class JointMLP(nn.Module):
     def _embed(self, t: Mapping[str, Tensor], present: Mapping[str, Tensor], condition: Any) -> Tensor:
         clocks = [torch.cat([self.time(t[n]), present[n][:, None], (t[n] <= 0).to(present[n])[:, None]], 1) for n in self.sizes]
         embedding: Tensor = self.embedding(torch.cat(clocks, 1))
+        if self.context is not None and condition is not None:
+            known = (condition != 0).any(1, keepdim=True).to(condition)
+            return embedding + cast(Tensor, self.context(torch.cat([condition, known], 1)))
         if self.classes is not None:
             rows = len(embedding)
             label = (
@@ -148,8 +155,9 @@ class JointDenoiser(Expert):
         dropout: float = 0.0,
         spaces: Mapping[str, str] | None = None,
         vocabularies: Mapping[str, int] | None = None,
+        context: int = 0,
     ) -> None:
-        network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies)
+        network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies, context)
         tokens = {name: Absorbing(size) for name, size in (vocabularies or {}).items()}
         paths = {name: tokens.get(name) or path or VPSDE() for name in shapes}
         super().__init__(network, paths, shapes, {name: "logits" if name in tokens else "v" for name in shapes}, spaces)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from polyscore.conditions import cut, repeat_condition
 from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run, inside
+from polyscore.errors import PolyscoreError
 from polyscore.predictions import Prediction, TokenPrediction
 from polyscore.spec import register
 from polyscore.tokens.paths import TokenPath
@@ -18,21 +19,32 @@ __all__ = ["SubsetGuided"]
 
 @register
 class SubsetGuided(Denoiser):
-    """Density: p(z_u | z_o) [p(z_u | z_o) / prod_m p(z_m)]^w, from one denoiser: no discriminator.
+    """Density: p(z_u | z_o) [p(z_u | z_o) / prod_m p(z_m)]^w, from one denoiser, or from it and one of the marginals: no discriminator.
 
     eps_m + w (eps_m(all) - eps_m(all others at t = 1)), m over the modalities that are generated: a partner at t = 1 tells nothing,
     so the second prediction is the marginal of m. Tokens: the same in log-probabilities. The denoiser must have been
-    trained with some partners at t = 1. All predictions of a step are one call of M + 1 times the rows.
+    trained with some partners at t = 1. All predictions of a step are one call of M + 1 times the rows; with `marginals`, a denoiser in
+    which no modality sees another (such as `MarginalDenoiser`, or `Independent` experts trained apart), one call of each.
     As a sum of noised scores it is biased, like classifier-free guidance (`polyscore.sampling.particles` weighs it right).
 
     Args:
         denoiser: a joint denoiser with a time per modality.
         strength: w; 0 is the denoiser itself, at its cost.
         window: the times [low, high] in which the guidance acts.
+        marginals: a denoiser of prod_m p(z_m) on the same paths.
     """
 
-    def __init__(self, denoiser: Denoiser, strength: float = 1.0, window: tuple[float, float] = (0.0, 1.0)) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        strength: float = 1.0,
+        window: tuple[float, float] = (0.0, 1.0),
+        marginals: Denoiser | None = None,
+    ) -> None:
         super().__init__()
+        self.marginals = marginals
+        if marginals is not None and dict(marginals.paths) != dict(denoiser.paths):
+            raise PolyscoreError(f"SubsetGuided: expected marginals on the paths {dict(denoiser.paths)}, found {dict(marginals.paths)}")
         self.denoiser, self.strength, self.window = denoiser, strength, (window[0], window[1])
         self.paths, self.shapes, self.spaces = denoiser.paths, denoiser.shapes, denoiser.spaces
 
@@ -43,6 +55,9 @@ class SubsetGuided(Denoiser):
         if acts is False or (isinstance(acts, Tensor) and not acts.any()):
             found: dict[str, AnyPrediction] = self.denoiser(z, t, condition)
             return found
+        if self.marginals is not None:
+            joint, alone = dict(self.denoiser(z, t, condition)), self.marginals(z, t)
+            return joint | {name: _mix(joint[name], alone[name], self.strength * acts) for name in moving}
         return self._guide(z, t, condition, moving, self.strength * acts)
 
     @property

@@ -1,0 +1,166 @@
+"""The joint score of the PolyMNIST recipe over the latents of autoencoders trained apart, its marginals, and its energies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyscore.checkpoint import load_module, save_module
+from polyscore.codecs import Codec
+from polyscore.composer import Composer
+from polyscore.data.polymnist import PolyMNIST, load_polymnist
+from polyscore.denoisers import Denoiser, Expert
+from polyscore.networks.alone import MarginalDenoiser
+from polyscore.networks.mlp import JointDenoiser
+from polyscore.ratios.contrastive import Contextual, ContrastiveEncoder
+from polyscore.ratios.energy import PairEnergy
+from polyscore.ratios.subset import SubsetGuided
+from polyscore.recipes.polymnist.codecs import pictures
+from polyscore.training import Samples, TrainConfig, fit
+from polyscore.training.contrastive import ContrastiveObjective, Groups
+from polyscore.training.energy import EnergyObjective, Strangers
+from polyscore.training.joint import JointObjective
+
+__all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_poly_energy", "train_poly_joint"]
+
+JOINT_TRAINING = TrainConfig(steps=5000, batch_size=256, lr=1e-3, ema=0.999, checkpoint_every=1000, log_every=250)
+ENERGY_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=250)
+ENCODER_TRAINING = TrainConfig(steps=600, batch_size=4, lr=1e-3, ema=0.99, log_every=100)
+DEFAULTS: dict[str, Any] = {"steps": 10}
+OBJECTIVE = JointObjective(joint=0.5, observed=0.6, absent=0.3, apart=0.0)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Size of the joint denoiser, and of the small nets of the marginals."""
+
+    width: int = 384
+    depth: int = 3
+    hidden: int = 768
+    embed: int = 128
+    dropout: float = 0.0
+    marginal_width: int = 192
+    marginal_depth: int = 3
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Subset guidance of the Composer: its strength and the times in which it acts."""
+
+    strength: float = 2.0
+    window: tuple[float, float] = (0.0, 1.0)
+
+
+def train_poly_joint(
+    codecs: str | os.PathLike[str] = "runs/polymnist/codecs",
+    out: str | os.PathLike[str] = "runs/polymnist/joint",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    missing: float = 0.0,
+    contrastive: int = 0,
+    network: Network | None = None,
+    objective: JointObjective | None = None,
+    guidance: Guidance | None = None,
+    config: TrainConfig = JOINT_TRAINING,
+    defaults: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Composer:
+    """Train the joint score, the marginals and, for "-T", the contrastive encoders, on the tuples as they are (no label is read).
+
+    Args:
+        codecs: folder with m0.json, m1.json, ... missing: share of the modalities of the training tuples that are left out at random.
+        contrastive: size of the contrastive embedding; 0 for none.
+
+    Raises:
+        DataError: MNIST is not there. CheckpointError: a codec is not there. PolyscoreError: as `polyscore.training.fit`.
+    """
+    torch.manual_seed(config.seed)
+    network, objective, guidance = network or Network(), objective or OBJECTIVE, guidance or Guidance()
+    train = load_polymnist("train", modalities, backgrounds, data)
+    parts: dict[str, Codec] = {name: load_module(Path(codecs) / name, Codec) for name in train.names}
+    latents = encode_all(parts, train)
+    tuples = latents | drop(train.names, len(train), missing, config.seed)
+    shapes = {name: codec.latent_shape for name, codec in parts.items()}
+    size = {k: v for k, v in asdict(network).items() if not k.startswith("marginal")}
+    expert: Expert | Contextual = JointDenoiser(shapes, **size, context=contrastive)
+    if contrastive:
+        assert isinstance(expert, Expert)
+        expert = Contextual(expert, _encoder(latents, shapes, contrastive, Path(out), config, progress))
+    settings = {"network": asdict(network), "objective": asdict(objective), "missing": missing, "contrastive": contrastive}
+    fit(expert, Samples(tuples), objective, config, out=Path(out) / "run", progress=progress, facts=settings)
+    marginals = MarginalDenoiser(shapes, width=network.marginal_width, depth=network.marginal_depth)
+    alone = JointObjective(joint=1.0, apart=0.0)
+    fit(marginals, Samples(tuples), alone, config, out=Path(out) / "run-marginals", progress=progress, facts=settings)
+    meta = {"recipe": "polymnist", "modalities": modalities, **settings, "training": asdict(config)}
+    guided = SubsetGuided(expert.eval(), guidance.strength, guidance.window, marginals.eval())
+    media = {name: {"kind": "image"} for name in parts}
+    composer = Composer(parts, guided, dict(defaults or DEFAULTS), media, meta)
+    composer.save(out, dtype=torch.float16)
+    return composer
+
+
+def _encoder(
+    latents: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], dim: int, out: Path, config: TrainConfig, progress: bool
+) -> ContrastiveEncoder:
+    encoder = ContrastiveEncoder(shapes, dim)
+    training = TrainConfig(**{**asdict(ENCODER_TRAINING), "seed": config.seed})
+    fit(encoder, Groups(latents, 128), ContrastiveObjective(), training, out=out / "run-encoder", progress=progress)
+    return encoder.eval()
+
+
+def train_poly_energy(
+    model: str | os.PathLike[str] = "runs/polymnist/joint",
+    out: str | os.PathLike[str] = "runs/polymnist/energy",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    checked: bool = False,
+    width: int = 192,
+    objective: EnergyObjective | None = None,
+    config: TrainConfig = ENERGY_TRAINING,
+    progress: bool = True,
+) -> PairEnergy:
+    """Train the pairwise energies on the latents of a Composer's codecs and save them as `out`/energy.json and .safetensors (float16).
+
+    Args:
+        checked: negatives are never of the same class (this reads labels).
+
+    Raises:
+        DataError: MNIST is not there. CheckpointError: no such Composer. PolyscoreError: as `polyscore.training.fit`.
+    """
+    torch.manual_seed(config.seed)
+    composer = Composer.load(model)
+    train = load_polymnist("train", modalities, backgrounds, data)
+    source = Strangers(encode_all(composer.codecs, train), train.labels if checked else None)
+    shapes: Denoiser = composer.denoiser
+    energy = PairEnergy(shapes.shapes, next(iter(shapes.paths.values())), width)
+    objective = objective or EnergyObjective()
+    settings = {"objective": asdict(objective), "checked": checked, "width": width}
+    fit(energy, source, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
+    save_module(energy, Path(out) / "energy", dtype=torch.float16, meta={**settings, "training": asdict(config)})
+    return energy.eval()
+
+
+@torch.no_grad()
+def encode_all(codecs: Mapping[str, Codec], data: PolyMNIST) -> dict[str, Tensor]:
+    """Posterior means and standard deviations of all tuples, {modality: (N, 2, latent)}."""
+    parts = torch.arange(len(data)).split(2000)
+    return {name: torch.cat([torch.stack(codecs[name].posterior(pictures(data, name, rows)), 1) for rows in parts]) for name in data.names}
+
+
+def drop(names: Sequence[str], n: int, share: float, seed: int) -> dict[str, Tensor]:
+    """{NAME_missing: (n,)}: each modality is missing with probability `share`, but never all of a tuple. Empty without any missing."""
+    if share <= 0:
+        return {}
+    draw = torch.Generator().manual_seed(seed + 77)
+    gone = torch.rand(n, len(names), generator=draw) < share
+    empty = gone.all(1)
+    gone[empty, torch.randint(len(names), (int(empty.sum()),), generator=draw)] = False
+    return {f"{name}_missing": gone[:, place] for place, name in enumerate(names)}
