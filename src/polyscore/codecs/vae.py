@@ -23,7 +23,7 @@ class VAE(Codec):
     `encoder` maps (B, *shape) to (B, 2 * latent): mu and log s^2. `decoder` maps (B, latent) to (B, *shape).
     `activation` is of the decoded data: identity, sigmoid, clamp (to [0, 1]) or softmax (over dimension 1).
     encode gives the posterior mean; `posterior` gives mean and standard deviation; both standardised.
-    shift and scale are buffers, set by `fit_statistics` after training.
+    shift and scale are buffers, set by `fit_statistics` after training: samples of the posterior have unit variance.
     Source: Kingma and Welling, "Auto-encoding variational Bayes", 2014.
     """
 
@@ -67,8 +67,13 @@ class VAE(Codec):
         return cast(Tensor, self.decoder(u))
 
     @torch.no_grad()
-    def fit_statistics(self, latents: Tensor) -> None:
-        """Set shift and scale so that these latents (N, latent), as `encode` gives them now, get zero mean and unit variance."""
-        deviation = latents.std(0).clamp_min(1e-4)
-        self.shift.add_(self.scale * latents.mean(0))
-        self.scale.mul_(deviation)
+    def fit_statistics(self, mean: Tensor, deviation: Tensor | float = 0.0) -> None:
+        """Set shift and scale so that samples of these posteriors, as `posterior` gives them now, have zero mean and unit variance.
+
+        mean and deviation are (N, latent). The variance is that of the means plus the mean of the posterior variances, so a dimension
+        that carries nothing keeps its prior's scale. Without deviations the means themselves are standardised.
+        """
+        own = deviation.square().mean(0) if isinstance(deviation, Tensor) else deviation**2
+        spread = (mean.var(0) + own).sqrt()
+        self.shift.add_(self.scale * mean.mean(0))
+        self.scale.mul_(spread.clamp_min(1e-4))

@@ -31,7 +31,8 @@ class JointObjective:
     A token modality's loss is `tokens` times -log p(z_0 | z_t) of its corrupted positions, over its number of positions.
 
     Batch entries are latents (B, *shape), or posterior means and standard deviations stacked as (B, 2, *shape): then a
-    sample of the posterior is taken, its noise scaled by `jitter`. An entry `NAME_missing` (B,) marks rows without NAME.
+    sample of the posterior is taken, its noise scaled by `jitter`, or by `observed_jitter` where the modality is observed (0: its mean,
+    which is what `encode` gives at sampling). An entry `NAME_missing` (B,) marks rows without NAME.
     """
 
     joint: float = 0.5
@@ -39,14 +40,15 @@ class JointObjective:
     absent: float = 0.3
     apart: float = 0.1
     jitter: float = 1.0
+    observed_jitter: float = 0.0
     label_dropout: float = 0.1
     tokens: float = 1.0
 
     def __call__(self, module: Expert, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """The loss, and its mean for each modality and band of noise levels."""
         names = list(module.shapes)
-        clean = {name: self._latent(batch[name], module.shapes[name], draw) for name in names}
         t, moves = self.times(names, batch, draw)
+        clean = {name: self._latent(batch[name], module.shapes[name], t[name], draw) for name in names}
         noise = {name: self._noise(module, name, draw) for name in names}
         z = {name: module.paths[name].corrupt(clean[name], t[name], noise[name]) for name in names}
         predicted = module(z, t, self._condition(module, batch, draw))
@@ -77,10 +79,11 @@ class JointObjective:
         nll = -said.log_probs.gather(-1, clean.unsqueeze(-1)).squeeze(-1)
         return (nll * (z != clean)).flatten(1).mean(1)
 
-    def _latent(self, value: Tensor, shape: tuple[int, ...], draw: Draw) -> Tensor:
+    def _latent(self, value: Tensor, shape: tuple[int, ...], t: Tensor, draw: Draw) -> Tensor:
         if value.ndim == len(shape) + 1:
             return value
-        return value[:, 0] + self.jitter * value[:, 1] * draw.normal(*shape)
+        jitter = torch.where(t > 0, self.jitter, self.observed_jitter)
+        return value[:, 0] + expand(jitter, value[:, 1]) * value[:, 1] * draw.normal(*shape)  # type: ignore[operator]
 
     def _condition(self, module: Expert, batch: Mapping[str, Tensor], draw: Draw) -> Tensor | None:
         if getattr(module.network, "classes", None) is None:

@@ -128,6 +128,7 @@ def _finish(codec: C, vae: VAE, x: Tensor, path: os.PathLike[str], meta: dict[st
     """Standardise the latents on the training data and save."""
     codec.eval()
     with torch.no_grad():
-        vae.fit_statistics(torch.cat([codec.encode(part) for part in x.split(500)]))
+        means, deviations = zip(*(codec.posterior(part) for part in x.split(500)), strict=True)
+        vae.fit_statistics(torch.cat(means), torch.cat(deviations))
     save_module(codec, path, dtype=torch.float16, meta=meta)
     return codec
