@@ -74,7 +74,7 @@ def demo(out: str = "outputs/demo", seed: int = 0) -> None:
     """Pictures to speech, speech to pictures, both together: one self-contained page.
 
     Args:
-        out: folder of the page and the files.
+        out: folder of the page, index.html.
         seed: of everything that is drawn.
     """
     from polyscore.report.demo import run_demo
