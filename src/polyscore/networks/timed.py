@@ -96,14 +96,14 @@ class ModulatedMLP(nn.Module):
         return [cast(_Block, block).modulation(embedding) for block in self.blocks]
 
     def _modulations(self, t: Tensor) -> list[Tensor]:
+        if len(t) > 1 and bool((t == t[0]).all()):
+            t = t[:1]
         if self._table is not None:
             place = t * self.sinusoid.steps
             rows = place.round()
             if bool(((place - rows).abs() < 1e-3).all()):
                 return [table[rows.long()] for table in self._table]
         levels, which = t.unique(return_inverse=True)
-        if len(levels) == 1:
-            return self._compute(levels)
         return [m[which] for m in self._compute(levels)] if 2 * len(levels) <= len(t) else self._compute(t)
 
 

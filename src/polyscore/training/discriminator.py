@@ -18,7 +18,7 @@ from polyscore.ratios.discriminator import Discriminator
 from polyscore.training.draws import Draw
 from polyscore.training.scalars import by_level
 
-__all__ = ["DiscriminatorObjective", "RealAndFake", "drop_condition", "snap"]
+__all__ = ["DiscriminatorObjective", "RealAndFake", "drop_condition", "moving_grid", "snap"]
 
 
 class RealAndFake:
@@ -68,7 +68,9 @@ class DiscriminatorObjective:
         reduction: the square in L_den is a "mean" over each modality's entries, or their "sum".
         observed: share of rows with an observed modality.
         dropout: share of rows whose condition is dropped (labels become -1, vectors 0).
-        low, high: the times that are drawn. levels: of noise, in the log.
+        low, high: the times that are drawn. grid: so many different times a batch, evenly spaced and moved at every step by the golden
+            ratio (networks then compute each time once); 0 draws a time for each row.
+        levels: of noise, in the log.
     """
 
     base: Denoiser
@@ -79,6 +81,7 @@ class DiscriminatorObjective:
     dropout: float = 0.1
     low: float = 0.0
     high: float = 1.0
+    grid: int = 0
     levels: int = 5
 
     def settings(self) -> dict[str, Any]:
@@ -112,7 +115,7 @@ class DiscriminatorObjective:
 
     def times(self, paths: Mapping[str, Path], draw: Draw) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The time of every modality, and 1 where it moves, each (B,)."""
-        t = snap(self.low + (self.high - self.low) * draw.stratified(), paths)
+        t = snap(self.low + (self.high - self.low) * (moving_grid(draw, self.grid) if self.grid else draw.stratified()), paths)
         if not self.observed:
             return dict.fromkeys(paths, t), dict.fromkeys(paths, torch.ones_like(t))
         which = torch.where(draw.uniform() < self.observed, draw.integers(len(paths)), -1)
@@ -141,6 +144,12 @@ class DiscriminatorObjective:
             found |= {f"denoise.{name}": loss.detach().mean()} | by_level(loss, level, self.levels, f"denoise.{name}")
             found |= by_level(share, level, self.levels, f"correction.{name}")
         return logit if training else logit.detach(), self.denoise * total, found
+
+
+def moving_grid(draw: Draw, levels: int) -> Tensor:
+    """`levels` evenly spaced times in [0, 1), shared by the rows of a batch, moved by the golden ratio at every step, (B,)."""
+    place = torch.arange(draw.start, draw.stop, device=draw.device) % levels
+    return (place + draw.step * 0.6180339887498949 % 1.0) / levels
 
 
 def snap(t: Tensor, paths: Mapping[str, Path]) -> Tensor:

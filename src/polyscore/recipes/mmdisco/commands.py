@@ -1,0 +1,76 @@
+"""`polyscore recipe` and `polyscore train`: MMDisCo's experiments as commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, ToySize
+from polyscore.terminal import progress, say
+from polyscore.training import TrainConfig
+
+__all__ = ["RECIPES", "TRAINERS"]
+
+SIZE = ToySize()
+
+
+def mmdisco_toy(
+    out: str = "runs/mmdisco-toy",
+    table: str = "benchmarks/results/mmdisco-toy.json",
+    seeds: tuple[int, ...] = (0, 1, 2),
+    size: ToySize = SIZE,
+    base: TrainConfig = BASE_TRAINING,
+    training: TrainConfig = RATIO_TRAINING,
+    jobs: int = 2,
+) -> None:
+    """MMDisCo's toy, complete: base model, both targets, every loss; a table and figures beside ground truth and the exact score.
+
+    Args:
+        out: folder of models and points; what is finished is kept.
+        table: the JSON file; figures lie beside it.
+        seeds: of training, fakes and sampling.
+        size: numbers of points and steps, and the discriminator's widths.
+        base: training of the base model.
+        training: training of each discriminator.
+        jobs: processes.
+    """
+    from polyscore.recipes.mmdisco.toy_table import run_toy
+    from polyscore.recipes.tables import show
+
+    with progress("mmdisco-toy") as bar:
+        rows = run_toy(out, table, seeds, size, base, training, jobs, bar)
+    say(show([row for row in rows if row.reach or "nll_paper" in row.measure], f"MMDisCo toy, seeds {list(seeds)}; all rows in {table}"))
+
+
+def train_mmdisco_toy(
+    setting: str = "OOD",
+    loss: str = "all",
+    out: str = "runs/mmdisco-toy-one",
+    size: ToySize = SIZE,
+    base: TrainConfig = BASE_TRAINING,
+    training: TrainConfig = RATIO_TRAINING,
+) -> None:
+    """Train the toy's base model and one discriminator, and measure the guided samples.
+
+    Args:
+        setting: IND or OOD.
+        loss: disc, denoise or all.
+        out: folder.
+        size: numbers of points and steps, and the discriminator's widths.
+        base: training of the base model.
+        training: training of the discriminator.
+    """
+    from polyscore.errors import PolyscoreError
+    from polyscore.recipes.mmdisco.toy import LOSSES, run_row, train_base
+    from polyscore.recipes.toy import target
+
+    target(setting)
+    if loss not in LOSSES:
+        raise PolyscoreError(f"loss {loss!r}: expected one of {', '.join(LOSSES)}")
+    train_base(out, base)
+    found = run_row(out, setting, loss, size, training, training.seed)
+    keys = ("nll_exact", "nll_paper", "in_mode_share", "variance_ratio", "energy_distance")
+    say(f"{setting} {loss}: " + ", ".join(f"{name} {found[name]:.4g}" for name in keys))
+
+
+RECIPES: dict[str, Callable[..., None]] = {"mmdisco-toy": mmdisco_toy}
+TRAINERS: dict[str, Callable[..., None]] = {"mmdisco-toy": train_mmdisco_toy}

@@ -1,0 +1,208 @@
+"""MMDisCo's toy, complete: all rows of Table 1 over seeds, beside ground truth and the exact score, with figures 2 and 4."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyscore.checkpoint import load_module, load_tensors, save_tensors
+from polyscore.files import atomic, write_text
+from polyscore.ratios.discriminator import Discriminator
+from polyscore.recipes import toy
+from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, ToySize, load_base, run_row, toy_fakes, train_base
+from polyscore.recipes.tables import Measured, write_table
+from polyscore.training import TrainConfig
+from polyscore.training.discriminator import DiscriminatorObjective, RealAndFake
+from polyscore.training.join import held_out_losses
+
+__all__ = ["MEASURES", "ROWS", "draw_figures", "run_toy"]
+
+ROWS = ("truth", "oracle", "none", "disc", "denoise", "all")
+MEASURES = ("nll_exact", "nll_paper", "in_mode_share", "variance_ratio", "least_mode", "most_mode", "energy_distance")
+PAPER = {
+    "IND": {"truth": 1.67, "none": 18.80, "disc": 3.29, "denoise": 2.40, "all": 1.94},
+    "OOD": {"truth": 1.67, "none": 22.10, "disc": 16.60, "denoise": 2.63, "all": 2.53},
+}
+REACH: dict[str, dict[str, list[tuple[str, float]]]] = {
+    "IND": {"nll_paper": [("<=", 1.75), (">=", 1.60)], "in_mode_share": [(">=", 0.99)], "variance_ratio": [(">=", 0.8), ("<=", 1.2)]},
+    "OOD": {"nll_paper": [("<=", 1.9), (">=", 1.6)], "in_mode_share": [(">=", 0.985)], "variance_ratio": [(">=", 0.8), ("<=", 1.2)]},
+}
+BAYES = {"IND": {"bce": 1.156, "denoise": 0.548}, "OOD": {"bce": 1.132, "denoise": 0.552}}
+"""The least values that the losses can have (uniform t over 500 steps; +-1 %)."""
+
+
+def run_toy(
+    out: str = "runs/mmdisco-toy",
+    table: str = "benchmarks/results/mmdisco-toy.json",
+    seeds: Sequence[int] = (0, 1, 2),
+    size: ToySize | None = None,
+    base: TrainConfig = BASE_TRAINING,
+    training: TrainConfig = RATIO_TRAINING,
+    jobs: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Measured]:
+    """Train and measure everything (what is finished in `out` is kept), write the table and, beside it, the figures.
+
+    Args:
+        out: folder of models and points. table: the JSON file. seeds: of training, fakes and sampling.
+        size: how much of everything. base, training: of the base model, of each discriminator. jobs: processes.
+    """
+    size = size or ToySize()
+    tasks = [(str(Path(out) / f"seed{s}"), setting, row, size, training, s) for s in seeds for setting in toy.TARGETS for row in ROWS]
+    _in_processes(_base_task, [(str(Path(out) / f"seed{s}"), size, replace(base, seed=s), s) for s in seeds], jobs, None)
+    _in_processes(_row_task, tasks, jobs, progress)
+    rows = _table(out, seeds, size)
+    began = sum(_read(out, s, setting, row)["cpu_seconds"] for s in seeds for setting in toy.TARGETS for row in ROWS)
+    began += sum(json.loads((Path(out) / f"seed{s}" / "base-seconds.json").read_text()) for s in seeds)
+    rows.append(Measured("CPU minutes of one seed", [began / 60 / len(seeds)], ("<=", 12.0), "6 minutes on 2 cores"))
+    protocol = {
+        "command": f"polyscore recipe mmdisco-toy --seeds {json.dumps(list(seeds))}",
+        "preset": {"size": asdict(size), "base": asdict(base), "training": asdict(training), "lambda": 1.0},
+        "n": size.samples,
+        "seeds": list(seeds),
+        "sampler": f"DDPM, {size.steps} steps, posterior variance, no noise at the last step",
+        "data": f"{size.real} real points, {size.fakes} fakes; losses measured on 4000 fresh reals and fakes",
+        "metric": "nll_paper = -mean log(p / (2 pi) + 1e-10); in_mode_share: within 0.5 of a mean; energy distance to fresh truth",
+        "weights": "moving average, cosine learning rate",
+        "seconds": round(began, 1),
+    }
+    write_table(table, rows, protocol)
+    draw_figures(out, seeds[0], Path(table).with_suffix(""))
+    return rows
+
+
+def _in_processes(function: Callable[..., Any], tasks: Sequence[Any], jobs: int, progress: Callable[[int, int], None] | None) -> None:
+    if jobs == 1:
+        for done, task in enumerate(tasks):
+            function(task)
+            if progress is not None:
+                progress(done + 1, len(tasks))
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for done, _ in enumerate(pool.map(function, tasks)):
+            if progress is not None:
+                progress(done + 1, len(tasks))
+
+
+def _base_task(task: tuple[str, ToySize, TrainConfig, int]) -> None:
+    out, size, config, seed = task
+    if (Path(out) / "base-seconds.json").exists():
+        return
+    start = time.process_time()
+    train_base(out, config, progress=False)
+    toy_fakes(load_base(out), out, size, seed)
+    write_text(Path(out) / "base-seconds.json", json.dumps(time.process_time() - start))
+
+
+def _row_task(task: tuple[str, str, str, ToySize, TrainConfig, int]) -> None:
+    """Measure one row of one seed, unless it is there already."""
+    out, setting, row, size, config, seed = task
+    name = Path(out) / f"{setting}-{row}"
+    settings = json.loads(json.dumps({"size": asdict(size), "training": asdict(replace(config, seed=seed))}))
+    if name.with_suffix(".json").exists() and json.loads(name.with_suffix(".json").read_text())["settings"] == settings:
+        return
+    start = time.process_time()
+    found = _measure(out, setting, row, size, config, seed)
+    points: Tensor = found.pop("points")
+    weights = found.pop("mode_weights")
+    found |= {"least_mode": min(weights), "most_mode": max(weights), "mode_weights": weights}
+    save_tensors({"points": points.float()}, name.with_suffix(".safetensors"))
+    write_text(name.with_suffix(".json"), json.dumps({**found, "settings": settings, "cpu_seconds": time.process_time() - start}))
+
+
+def _measure(out: str, setting: str, row: str, size: ToySize, config: TrainConfig, seed: int) -> dict[str, Any]:
+    reference = toy.points(toy.target(setting).draw(size.samples, torch.Generator().manual_seed(99 + seed)))
+    if row == "truth":
+        points = toy.points(toy.target(setting).draw(size.samples, torch.Generator().manual_seed(5000 + seed)))
+        return {**toy.measure(points, setting, reference), "points": points}
+    if row == "oracle":
+        points = toy.run(setting, size.samples, steps=size.steps, seed=seed)
+        return {**toy.measure(points, setting, reference), "points": points}
+    if row == "none":
+        return run_row(out, setting, None, size, config, seed)
+    return run_row(out, setting, row, size, config, seed) | _losses(out, setting, row, seed)
+
+
+def _losses(out: str, setting: str, row: str, seed: int) -> dict[str, float]:
+    """BCE, accuracy and L_den on 4000 fresh reals and 4000 fresh points of the exact base."""
+    ratio = load_module(Path(out) / f"{setting}-{row}" / "ratio", Discriminator)
+    g = torch.Generator().manual_seed(31 + seed)
+    real = {k: v.float() for k, v in toy.target(setting).draw(4000, g).items()}
+    fake = {k: v.float() for part in toy.base().parts for k, v in part.draw(4000, g).items()}  # type: ignore[union-attr,operator]
+    objective = DiscriminatorObjective(load_base(out), dropout=0.0)
+    found = held_out_losses(ratio, objective, RealAndFake(real, fake), rounds=20, batch_size=1000)
+    return {"bce": found["bce"], "accuracy": found["accuracy"], "denoise": found["denoise"]}
+
+
+def _read(out: str, seed: int, setting: str, row: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path(out) / f"seed{seed}" / f"{setting}-{row}.json").read_text())
+    return found
+
+
+def _table(out: str, seeds: Sequence[int], size: ToySize) -> list[Measured]:
+    rows: list[Measured] = []
+    for setting in toy.TARGETS:
+        known = {row: [_read(out, s, setting, row) for s in seeds] for row in ROWS}
+        for row in ROWS:
+            for measure in MEASURES:
+                reference = f"paper {PAPER[setting][row]}" if measure == "nll_paper" and row in PAPER[setting] else ""
+                bounds = REACH[setting].get(measure, [None]) if row == "all" else [None]  # type: ignore[list-item]
+                for place, reach in enumerate(bounds):
+                    name = f"{setting} {row}: {measure}" + (" (other bound)" if place else "")
+                    rows.append(Measured(name, [float(r[measure]) for r in known[row]], reach, reference))
+        rows += _against_bayes(setting, known["all"])
+    return rows
+
+
+def _against_bayes(setting: str, found: Sequence[Mapping[str, Any]]) -> list[Measured]:
+    return [
+        Measured(
+            f"{setting} all: {name} on fresh data / least possible",
+            [r[name] / best for r in found],
+            ("<=", 1.05 if name == "bce" else 1.15),
+            f"least possible {best}",
+        )
+        for name, best in BAYES[setting].items()
+    ]
+
+
+def draw_figures(out: str | os.PathLike[str], seed: int, target: Path) -> list[Path]:
+    """Figure 2 (base, truth and generated points) and figure 4 (each loss) as PNG: TARGET-figure2.png and TARGET-figure4.png."""
+    points = {
+        (setting, row): load_tensors(Path(out) / f"seed{seed}" / f"{setting}-{row}.safetensors")["points"]
+        for setting in toy.TARGETS
+        for row in ROWS
+    }
+    two = [
+        [("base, x and y apart", points["IND", "none"]), ("IND, truth", points["IND", "truth"]), ("OOD, truth", points["OOD", "truth"])],
+        [("exact score, OOD", points["OOD", "oracle"]), ("IND, generated", points["IND", "all"]), ("OOD, generated", points["OOD", "all"])],
+    ]
+    titles = {"truth": "truth", "none": "no joint", "disc": "L_disc", "denoise": "L_denoise", "all": "both"}
+    four = [[(f"{setting}, {titles[row]}", points[setting, row]) for row in titles] for setting in toy.TARGETS]
+    return [_scatter(panels, Path(f"{target}-figure{n}.png")) for n, panels in ((2, two), (4, four))]
+
+
+def _scatter(panels: Sequence[Sequence[tuple[str, Tensor]]], path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6 * len(panels[0]), 2.8 * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), len(panels[0]), squeeze=False)
+    for line, row in zip(axes, panels, strict=True):
+        for axis, (title, xy) in zip(line, row, strict=True):
+            axis.scatter(xy[:, 0], xy[:, 1], s=1, alpha=0.25, color="#1f4e79", linewidths=0)
+            axis.set(title=title, xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xticks=(-3, 0, 3), yticks=(-3, 0, 3))
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    return path
