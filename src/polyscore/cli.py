@@ -86,9 +86,9 @@ def demo(out: str = "outputs/demo", seed: int = 0) -> None:
 
 def _commands() -> dict[str, Any]:
     from polyscore.data.commands import DATA
-    from polyscore.recipes.commands import EVALUATE, TRAIN
+    from polyscore.recipes.commands import EVALUATE, RECIPE, TRAIN
 
-    return {"demo": demo, "sample": sample, "train": TRAIN, "evaluate": EVALUATE, "inspect": inspect, "data": DATA}
+    return {"demo": demo, "sample": sample, "train": TRAIN, "evaluate": EVALUATE, "recipe": RECIPE, "inspect": inspect, "data": DATA}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

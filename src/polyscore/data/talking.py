@@ -82,8 +82,9 @@ def render(images: Tensor, instants: Tensor, kinds: Tensor, directions: Tensor) 
     """Videos (B, 16, 28, 28) of digits (B, 1, 28, 28).
 
     Args:
-        instants: seconds (B,); the change falls on frame round(8 instant). kinds: 0 appears and stays; 1 is there, and moves from then on by a
-            pixel a frame, six at most; 2 is there faintly, flashes and fades. directions: -1 or 1, of the movement.
+        instants: seconds (B,); the change falls on frame round(8 instant).
+        kinds: 0 appears and stays; 1 is there, and moves from then on by a pixel a frame, six at most; 2 is faint, flashes and fades.
+        directions: -1 or 1, of the movement.
     """
     since = torch.arange(FRAMES, device=images.device)[None] - (instants * FPS).round()[:, None]
     after = (since >= 0).float()

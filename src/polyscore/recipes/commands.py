@@ -10,11 +10,12 @@ from polyscore.recipes.digits.codecs import IMAGE_TRAINING, SPEECH_TRAINING, tra
 from polyscore.recipes.digits.joint import JOINT_TRAINING, Network, train_joint
 from polyscore.recipes.digits.judges import train_judge
 from polyscore.recipes.digits.words import WORDS_TRAINING, train_words
+from polyscore.recipes.mmdisco.commands import RECIPES, TRAINERS
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
 from polyscore.training.joint import JointObjective
 
-__all__ = ["EVALUATE", "TRAIN"]
+__all__ = ["EVALUATE", "RECIPE", "TRAIN"]
 
 NETWORK, OBJECTIVE = Network(), JointObjective()
 
@@ -214,9 +215,11 @@ TRAIN: dict[str, Callable[..., None]] = {
     "digits-judge": digits_judge,
     "digits-joint": digits_joint,
     "digits-words": digits_words,
+    **TRAINERS,
 }
 EVALUATE: dict[str, Callable[..., None]] = {
     "digits": evaluate_digits_command,
     "digits-sweep": evaluate_digits_sweep,
     "cdcd-words": evaluate_cdcd_words,
 }
+RECIPE: dict[str, Callable[..., None]] = {**RECIPES}

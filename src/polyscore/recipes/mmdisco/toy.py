@@ -23,15 +23,24 @@ from polyscore.training.discriminator import DiscriminatorObjective, moving_grid
 from polyscore.training.fakes import Fakes, make_fakes
 from polyscore.training.join import train_discriminator
 
-__all__ = ["BASE_TRAINING", "LOSSES", "RATIO_TRAINING", "ToySize", "load_base", "real_points", "run_row", "train_base", "train_ratio"]
+__all__ = [
+    "BASE_TRAINING",
+    "LOSSES",
+    "RATIO_TRAINING",
+    "WINDOW",
+    "ToySize",
+    "load_base",
+    "real_points",
+    "run_row",
+    "train_base",
+    "train_ratio",
+]
 
-LOSSES: dict[str, dict[str, float]] = {
-    "disc": {"adversarial": 1.0, "denoise": 0.0},
-    "denoise": {"adversarial": 0.0, "denoise": 1.0},
-    "all": {"adversarial": 1.0, "denoise": 1.0},
-}
+LOSSES = {"disc": (1.0, 0.0), "denoise": (0.0, 1.0), "all": (1.0, 1.0)}
 """The weights of L_disc and L_den in the three trained rows of Table 1; lambda is 1."""
-BASE_TRAINING = TrainConfig(steps=5000, batch_size=512, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
+WINDOW = (0.0, 0.7)
+"""Above step 350 of 500 even the best discriminator sees nothing (its cross-entropy is 2 log 2), so it is trained and used below."""
+BASE_TRAINING = TrainConfig(steps=6000, batch_size=512, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
 RATIO_TRAINING = TrainConfig(steps=2500, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=2500, log_every=250)
 
 
@@ -100,7 +109,7 @@ def real_points(setting: str, n: int, seed: int) -> dict[str, Tensor]:
 
 def toy_fakes(base: Expert, out: str | Path, size: ToySize, seed: int) -> Fakes:
     """What the base model generates: one folder for both settings."""
-    return make_fakes(base, size.fakes, Path(out) / "fakes", seed=7000 + seed, steps=size.steps, solver="ddpm")
+    return make_fakes(base, size.fakes, Path(out) / f"fakes-{seed}", seed=7000 + seed, steps=size.steps, solver="ddpm")
 
 
 def train_ratio(
@@ -112,13 +121,14 @@ def train_ratio(
     config: TrainConfig = RATIO_TRAINING,
     progress: bool = True,
 ) -> Discriminator:
-    """Train the discriminator of one row ("disc", "denoise" or "all") and save it as `out`/SETTING-LOSS/ratio."""
+    """Train the discriminator of one row ("disc", "denoise" or "all") and save it as `out`/SETTING-LOSS-SEED/ratio."""
     torch.manual_seed(config.seed)
     network = ToyDiscriminator(channels=size.channels)
-    objective = DiscriminatorObjective(base, dropout=0.0, grid=64, **LOSSES[loss])
+    adversarial, denoise = LOSSES[loss]
+    objective = DiscriminatorObjective(base, adversarial, denoise, dropout=0.0, high=WINDOW[1], grid=64)
     made = toy_fakes(base, out, size, config.seed)
     real = real_points(setting, size.real, config.seed)
-    folder = Path(out) / f"{setting}-{loss}"
+    folder = Path(out) / f"{setting}-{loss}-{config.seed}"
     return train_discriminator(
         base, real, made, folder, network=network, objective=objective, config=config, held_out=0.0, progress=progress
     )
@@ -127,7 +137,7 @@ def train_ratio(
 def run_row(
     out: str | Path, setting: str, loss: str | None, size: ToySize | None = None, config: TrainConfig = RATIO_TRAINING, seed: int = 0
 ) -> dict[str, Any]:
-    """Train (unless `loss` is None: the base alone) and measure one row of Table 1 for one seed.
+    """Train (unless `loss` is None: the base alone) and measure one row of Table 1 for one seed; `out` holds the base model.
 
     Returns:
         The measures of `polyscore.recipes.toy.measure`, the points (n, 2), and CPU seconds of training and sampling.
@@ -138,7 +148,7 @@ def run_row(
     denoiser: Denoiser = base
     if loss is not None:
         ratio = train_ratio(base, setting, loss, out, size, replace(config, seed=seed), progress=False)
-        denoiser = Guided(base, ratio)
+        denoiser = Guided(base, ratio, window=WINDOW)
     trained = time.process_time()
     points = toy.points(sample(denoiser, size.samples, steps=size.steps, solver="ddpm", seed=seed))
     reference = toy.points(toy.target(setting).draw(size.samples, torch.Generator().manual_seed(99 + seed)))

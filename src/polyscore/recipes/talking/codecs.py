@@ -124,7 +124,7 @@ def train_part(
         bernoulli = modality == "video"
         objective = VAEObjective(modality, 1.0, "bernoulli" if bernoulli else "absolute", (1,) if bernoulli else (1, 2, 4))
         fit(module, stream, objective, config, out=run, progress=progress)
-        _standardise(cast(VAE, module), stream)
+        _standardise(module, stream)
     save_module(module, Path(out) / name, meta={"recipe": "talking digits", "steps": config.steps})
     return module
 

@@ -1,0 +1,57 @@
+"""MMDisCo's toy: the whole recipe in small, and its pieces against closed forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from polyscore import cli
+from polyscore.recipes import toy
+from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, ToySize, load_base, real_points, train_base
+from polyscore.recipes.mmdisco.toy_table import MEASURES, ROWS, run_toy
+from polyscore.recipes.tables import read_table
+
+SMALL = ToySize(real=50, fakes=40, samples=40, steps=8, channels=(16, 16))
+BASE = replace(BASE_TRAINING, steps=4, batch_size=64)
+RATIO = replace(RATIO_TRAINING, steps=4, batch_size=32)
+
+
+def test_the_recipe_writes_its_table_and_keeps_what_is_done(tmp_path):
+    table = tmp_path / "toy.json"
+    rows = run_toy(str(tmp_path / "run"), str(table), (0,), SMALL, BASE, RATIO, jobs=1)
+    assert {f"{s} {r}: {m}" for s in toy.TARGETS for r in ROWS for m in MEASURES} <= {row.measure for row in rows}
+    stored = read_table(table)
+    assert stored["protocol"]["n"] == 40
+    assert stored["protocol"]["preset"]["size"]["channels"] == [16, 16]
+    for name in ("figure2", "figure4"):
+        assert (tmp_path / f"toy-{name}.png").read_bytes()[:4] == b"\x89PNG"
+    done = tmp_path / "run" / "OOD-all-0.json"
+    before = done.stat().st_mtime_ns
+    again = run_toy(str(tmp_path / "run"), str(table), (0,), SMALL, BASE, RATIO, jobs=1)
+    assert done.stat().st_mtime_ns == before
+    assert [row.values for row in again] == [row.values for row in rows]
+
+
+def test_real_points_are_balanced_and_tight():
+    points = real_points("OOD", 500, 0)
+    found = toy.measure(toy.points(points), "OOD")
+    assert found["mode_weights"] == pytest.approx([0.2] * 5)
+    assert found["variance_ratio"] == pytest.approx(1, abs=0.15)
+    assert not torch.equal(points["x"], real_points("OOD", 500, 1)["x"])
+
+
+def test_one_network_serves_both_scalars(tmp_path):
+    base = train_base(tmp_path, BASE, progress=False)
+    again = load_base(tmp_path)
+    z = {"x": torch.randn(5, 1), "y": torch.randn(5, 1)}
+    one, other = base(z, {"x": 0.2, "y": 0.2}), again({"x": z["y"], "y": z["x"]}, {"x": 0.2, "y": 0.2})
+    assert torch.allclose(one["x"].eps, other["y"].eps, atol=1e-6)
+    assert not any(p.requires_grad for p in base.parameters())
+
+
+def test_unknown_names_end_in_one_line(capsys):
+    assert cli.main(["train", "mmdisco-toy", "--loss", "gan"]) == 2
+    assert "expected one of disc, denoise, all" in capsys.readouterr().err
+    assert cli.main(["train", "mmdisco-toy", "--setting", "XYZ"]) == 2
