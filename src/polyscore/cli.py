@@ -26,7 +26,7 @@ def sample(
     seed: int = 0,
     batch_size: int = 64,
     steps: int | None = None,
-    solver: Literal["dpmpp", "dpmpp3m", "ddim", "ddpm", "heun", "euler", "euler_maruyama"] | None = None,
+    solver: Literal["dpmpp", "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama"] | None = None,
     grid: Literal["uniform", "log_snr", "karras"] | None = None,
     guidance: float | None = None,
     conditioning: Literal["time", "clean", "scaled", "noised", "resample"] | None = None,

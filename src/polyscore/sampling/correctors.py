@@ -73,12 +73,14 @@ class SNRLangevin:
         snr: r. when: "same" is the authors' order (the predictor first, the corrector at its old time), "before" the standard one.
         norm: "sample" takes |n| and |g| of each sample (results do not depend on batch mates); "batch" their means over the batch, as
             the authors do. observed: whether the observed modalities' scores count in |g|, as the authors have it.
+        limit: of h in units of S^2, for norm "sample": in few dimensions |n| / |g| of one sample has no bound (prefer `Langevin` there).
     """
 
     snr: float = 0.16
     when: When = "same"
     norm: Literal["sample", "batch"] = "sample"
     observed: bool = False
+    limit: float = 0.5
     floor: float = 1e-6
 
     def __call__(self, walk: Walk, z: State, i: int, predict: Predict) -> State:
@@ -100,7 +102,8 @@ class SNRLangevin:
         if isinstance(path, VariancePreserving):
             level = math.floor(walk.times[i] * (N - 1)) / max(N - 1, 1)
             alpha = max(1 - path.diffusion(level) / N, 0.0)
-        return 2 * alpha * (self.snr * noise_norm / score_norm) ** 2
+        h = 2 * alpha * (self.snr * noise_norm / score_norm) ** 2
+        return h if self.norm == "batch" else h.clamp(max=self.limit * walk.at(name, i)[1] ** 2)
 
     def _norm(self, values: list[Tensor]) -> Tensor:
         each = torch.cat([v.flatten(1) for v in values], 1).norm(dim=1)

@@ -82,8 +82,9 @@ def sample(
         denoiser: any denoiser or composition of denoisers.
         n: number of samples.
         given: observed latents, (n, *shape), or (1, *shape) for all; a token of -1 is free (infilling).
-        condition: handed to the denoiser; a tensor of n rows is cut with the batch.
-        steps: of the grid. solver: "dpmpp" (2M), "dpmpp3m", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama", or an object.
+        condition: handed to the denoiser; a tensor or list of n rows (or a mapping of these) is cut with the batch.
+        steps: of the grid. solver: "dpmpp" (2M), "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler",
+            "euler_maruyama", or an object.
         token_solver: for token modalities (`polyscore.sampling.tokens.make_token_solver`). corrector: run at every step.
         particles: K weighted particles a sample, which make a composition exact (`polyscore.sampling.particles`); "dpmpp" and "ddim"
             then run in their noisy form. population: who shares them, each "sample" its own or the whole "run".
@@ -103,6 +104,8 @@ def sample(
     observed = {name: _given(denoiser, name, value, n, dtype) for name, value in (given or {}).items()}
     if n < 1:
         raise PolyscoreError(f"n is {n}, expected at least 1")
+    if batch_size is not None and batch_size < 1:
+        raise PolyscoreError(f"batch_size is {batch_size}, expected at least 1")
     many = Particles(particles, population) if isinstance(particles, int) else particles
     if many is not None and conditioning == "resample":
         raise PolyscoreError("particles: conditioning 'resample' goes back in time, which weights cannot follow; expected another mode")
@@ -181,7 +184,11 @@ def _batch(
 
 
 def _own(condition: Any, n: int, own: Tensor) -> Any:
-    """The batch's rows of a condition that has one row a sample."""
+    """The batch's rows of a condition that has one row a sample: a tensor or list, or a mapping of these."""
+    if isinstance(condition, Mapping):
+        return {key: _own(value, n, own) for key, value in condition.items()}
+    if isinstance(condition, list) and len(condition) == n > 1:
+        return [condition[i] for i in own.tolist()]
     whole = isinstance(condition, Tensor) and condition.ndim > 0 and len(condition) == n > 1
     return condition[own.to(condition.device)] if whole else condition
 

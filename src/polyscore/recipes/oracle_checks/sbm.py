@@ -90,9 +90,9 @@ def _wider(n: int) -> float:
 
 
 def conditioning(n: int = 40000, settings: int = 3, seed: int = 0) -> list[Measure]:
-    """SBM 2: every mode's bias with a perfect score, as tabulated, to 0.01 at 40 000 chains (wider by sampling error below)."""
+    """SBM 2: every mode's bias as tabulated, to 0.01 and the table's own Monte-Carlo error, 0.003, at 40 000 chains."""
     rows = []
-    slack = 0.01 + _wider(n)
+    slack = 0.013 + _wider(n)
     for beta_min, beta_max, steps in list(MODES)[:settings]:
         for mode, (corrected, alone) in MODES[beta_min, beta_max, steps].items():
             for expected, how in ((corrected, "with corrector"), (alone, "predictor only")):
@@ -165,10 +165,10 @@ def corrector() -> list[Measure]:
     rows = []
     for norm, ratio in (("sample", e / g), ("batch", e.mean() / g.mean())):
         step = (2 * (1 - beta / N) * (r * ratio) ** 2).reshape(-1, 1)
-        found = SNRLangevin(r, norm=norm)(walk, z, level, lambda z, i: law(z, dict.fromkeys(z, walk.times[i])))  # type: ignore[arg-type]
+        found = SNRLangevin(r, norm=norm, limit=math.inf)(walk, z, level, lambda z, i: law(z, dict.fromkeys(z, walk.times[i])))  # type: ignore[arg-type]
         gap = max(float((found[k] - (z[k] + step * score[k] + (2 * step).sqrt() * noise[k])).abs().max()) for k in z)
         rows.append(near("sbm 3", f"corrector's step against the formula, norms by {norm}", 0, gap, 1e-12))
-    flat = SNRLangevin(r)(walk, z, level, lambda z, i: {k: _zero(v) for k, v in z.items()})
+    flat = SNRLangevin(r, limit=math.inf)(walk, z, level, lambda z, i: {k: _zero(v) for k, v in z.items()})
     rows.append(
         between("sbm 3", "largest state after a step along a zero score (floor)", 3e5, max(v.abs().max() for v in flat.values()), 1, 1e7)
     )
