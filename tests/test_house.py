@@ -200,6 +200,7 @@ def commands() -> list[str]:
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]:
         blocks = re.findall(r"^```(?:sh|bash|shell|console)?\n(.*?)^```", file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
         lines_ = [line.strip().removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        lines_ = [re.sub(r"^accelerate launch .*? -m polyscore ", "polyscore ", line) for line in lines_]
         found += [line for line in lines_ if line.startswith("polyscore ")]
     return sorted(set(found))
 

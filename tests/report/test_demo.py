@@ -73,13 +73,14 @@ def test_the_numbers_are_those_of_the_judges(page, tiny_model, tiny_judges):
 
     composer, data = Composer.load(tiny_model), load_sklearn_digits("test")
     judges = {name: load_module(tiny_judges / name, Judge) for name in ("image", "speech")}
-    shares = {"image → speech": [], "speech → image": [], "joint": []}
+    shares = {"handwriting alone": [], "image → speech": [], "speech → image": [], "joint": []}
     for seed in (3, 4):
         rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:6]
         speech = composer.sample(6, {"image": data.x[rows]}, seed=seed)["speech"]
         image = composer.sample(6, {"speech": speech}, seed=seed + 1000)["image"]
         joint = composer.sample(6, seed=seed)
         heard = predict(judges["speech"], speech)[0]
+        shares["handwriting alone"].append(float((predict(judges["image"], data.x[rows])[0] == data.labels[rows]).double().mean()))
         shares["image → speech"].append(float((heard == data.labels[rows]).double().mean()))
         shares["speech → image"].append(float((predict(judges["image"], image)[0] == heard).double().mean()))
         both = [predict(judges[name], joint[name])[0] for name in ("image", "speech")]

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import re
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -193,8 +194,8 @@ def _opener() -> urllib.request.OpenerDirector:
 
 @contextlib.contextmanager
 def _reporter(name: str, progress: bool) -> Iterator[Report]:
-    """A progress bar on stderr, or silence."""
-    if not progress:
+    """A progress bar on a terminal, or silence."""
+    if not progress or not sys.stderr.isatty():
         yield lambda have, total: None
         return
     from rich.console import Console

@@ -23,10 +23,11 @@ from polyscore.metrics.judges import Judge, predict
 from polyscore.report.timing import Timing, time_sampling
 from polyscore.sampling.loop import Step
 
-__all__ = ["Demo", "Row", "Shown", "run_demo"]
+__all__ = ["ALONE", "Demo", "Row", "Shown", "run_demo"]
 
 Bar = Callable[[int, int], None]
 SOURCE = "image"
+ALONE = "handwriting alone"
 DRAWS = 3
 
 
@@ -176,6 +177,9 @@ def _measure(demo: Demo, data: Labelled, n: int, seed: int) -> None:
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     rows = order.repeat(-(-n // len(data)))[:n]
     pictures, labels = {SOURCE: data.x[rows]}, data.labels[rows]
+    if SOURCE in demo.judges:
+        read = predict(demo.judges[SOURCE], pictures[SOURCE])[0] == labels
+        _add(demo, ALONE, read, f"the {SOURCE} judge reads the real pictures themselves: what these hands allow")
     made = _made(demo, pictures, n, seed)
     judged = {name: predict(demo.judges[name], value)[0] for name, value in made.items() if name in demo.judges}
     for name, heard in judged.items():

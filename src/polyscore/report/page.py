@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from polyscore.report.demo import Demo, Row, Shown, facts
+from polyscore.report.demo import ALONE, Demo, Row, Shown, facts
 from polyscore.report.pictures import picture_url, sound_url, spectrogram_url
 
 __all__ = ["build"]
@@ -44,7 +44,7 @@ def build(demo: Demo) -> str:
         kicker=f"polyscore {facts(demo)['versions']['polyscore']} · model {escape(Path(demo.model).name)}",
         title=f"{ {2: 'Two', 3: 'Three', 4: 'Four'}.get(len(demo.composer.codecs), 'Many') } models that never met, one generator.",
         lede=_lede(demo),
-        figures="".join(_figure(_share(m), escape(_plain(m))) for m in demo.measures)
+        figures="".join(_figure(_share(m), escape(_plain(m))) for m in demo.measures if m.name != ALONE)
         + _figure(f"{demo.seconds:.0f}<small> s</small>", "for everything on this page"),
         sections="\n".join(sections),
         footer=_footer(demo),
