@@ -5,6 +5,6 @@ from __future__ import annotations
 from polyscore.codecs.base import Chain, Codec, Identity
 from polyscore.codecs.letters import Letters
 from polyscore.codecs.mel import LogMel
-from polyscore.codecs.vae import VAE
+from polyscore.codecs.vae import RAE, VAE
 
-__all__ = ["VAE", "Chain", "Codec", "Identity", "Letters", "LogMel"]
+__all__ = ["RAE", "VAE", "Chain", "Codec", "Identity", "Letters", "LogMel"]

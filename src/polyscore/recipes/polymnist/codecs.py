@@ -23,7 +23,7 @@ from polyscore.training.codec import VAEObjective
 __all__ = ["CODEC_TRAINING", "JUDGE_TRAINING", "SHAPE", "pictures", "poly_codec", "train_poly_codec", "train_poly_judge"]
 
 SHAPE = (3, 28, 28)
-CODEC_TRAINING = TrainConfig(steps=2500, batch_size=128, lr=1e-3, ema=0.995, log_every=250)
+CODEC_TRAINING = TrainConfig(steps=1200, batch_size=128, lr=2e-3, ema=0.99, log_every=200)
 JUDGE_TRAINING = TrainConfig(steps=2500, batch_size=128, lr=2e-3, weight_decay=0.02, ema=0.998, log_every=250)
 Batches = Callable[[Draw], dict[str, Tensor]]
 

@@ -1,0 +1,120 @@
+"""How well a PolyMNIST Composer does, by a judge that took no part in its training: coherence, Frechet distances, balance, cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyscore.checkpoint import load_module
+from polyscore.composer import Composer
+from polyscore.data.polymnist import PolyMNIST, load_polymnist
+from polyscore.metrics.coherence import agreement, class_shares
+from polyscore.metrics.frechet import frechet_distance
+from polyscore.metrics.judges import Judge, predict
+from polyscore.recipes.polymnist.codecs import pictures
+
+__all__ = ["PolyTest", "evaluate_poly", "subsets"]
+
+
+@dataclass
+class PolyTest:
+    """Test tuples and the judge; `features` of the first `size` test pictures of every modality."""
+
+    data: PolyMNIST
+    judge: Judge
+    size: int = 4000
+
+    def __post_init__(self) -> None:
+        rows = torch.arange(min(self.size, len(self.data)))
+        self.features = {name: predict(self.judge, pictures(self.data, name, rows))[1] for name in self.data.names}
+
+    @classmethod
+    def load(
+        cls, judge: str | os.PathLike[str], modalities: int = 5, backgrounds: str | None = None, data: str | None = None, size: int = 4000
+    ) -> PolyTest:
+        """The test split of MNIST and a saved judge."""
+        return cls(load_polymnist("test", modalities, backgrounds, data), load_module(judge, Judge), size)
+
+    def rows(self, n: int, seed: int) -> Tensor:
+        """n test tuples in an order of the seed, without repetition while they last."""
+        draw = torch.Generator().manual_seed(seed)
+        return torch.cat([torch.randperm(len(self.data), generator=draw) for _ in range(-(-n // len(self.data)))])[:n]
+
+    def recognised(self) -> dict[str, float]:
+        """Share of real test pictures of each modality that the judge gets right."""
+        labels = self.data.labels[: self.size]
+        return {n: float((self.judge.head(f).argmax(1) == labels).double().mean()) for n, f in self.features.items()}
+
+
+def subsets(names: Sequence[str], observed: int) -> list[list[str]]:
+    """As many subsets of `observed` modalities as there are modalities, each in the same number of them: runs around the circle."""
+    return [[names[(start + k) % len(names)] for k in range(observed)] for start in range(len(names))]
+
+
+@torch.no_grad()
+def evaluate_poly(
+    composer: Composer, test: PolyTest, n: int = 1000, seed: int = 0, batch_size: int = 500, **options: Any
+) -> dict[str, float]:
+    """n samples of every subset and n joint ones.
+
+    Returns:
+        "recognised real", "recognised rebuilt", "frechet rebuilt"; for k observed modalities "given k" (share of generated pictures with
+        the condition's label) and "given k frechet"; "all agree", "at least M-1 agree", "joint frechet", "least class" and "most class" (of
+        all generated pictures), "evaluations" (per joint sample). Frechet distances: mean over the modalities, n pictures against `size`
+        test pictures, on the judge's features.
+    """
+    names, rows = test.data.names, test.rows(n, seed)
+    real = {name: pictures(test.data, name, rows) for name in names}
+    labels = test.data.labels[rows]
+    latents = composer.encode(real)
+    run = {"seed": seed, "batch_size": batch_size, **options}
+    rebuilt = _see(composer, test, latents)
+    found = {
+        "recognised real": _mean(test.recognised().values()),
+        "recognised rebuilt": _mean([_right(seen, labels) for seen, _ in rebuilt.values()]),
+        "frechet rebuilt": _mean([distance for _, distance in rebuilt.values()]),
+    }
+    for observed in range(1, len(names)):
+        right, distances = [], []
+        for chosen in subsets(names, observed):
+            made = composer.sample_latents(n, given={name: latents[name] for name in chosen}, **run)
+            seen = _see(composer, test, {name: made[name] for name in names if name not in chosen})
+            right += [_right(labelled, labels) for labelled, _ in seen.values()]
+            distances += [distance for _, distance in seen.values()]
+        found |= {f"given {observed}": _mean(right), f"given {observed} frechet": _mean(distances)}
+    joint = composer.sample_latents(n, **run)
+    seen = _see(composer, test, dict(joint))
+    judged = {name: label for name, (label, _) in seen.items()}
+    shares = class_shares(torch.cat(list(judged.values()))).tolist()
+    return found | {
+        "all agree": agreement(judged),
+        f"at least {len(names) - 1} agree": agreement(judged, len(names) - 1),
+        "joint frechet": _mean([distance for _, distance in seen.values()]),
+        "least class": min(shares),
+        "most class": max(shares),
+        "evaluations": float(joint.info["evaluations_per_sample"]),
+        "seconds for 1000 joint samples": joint.info["seconds"] * 1000 / n,
+    }
+
+
+def _see(composer: Composer, test: PolyTest, latents: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, float]]:
+    """What the judge says of decoded latents, and their Frechet distance to the test pictures."""
+    found = {}
+    for name, z in latents.items():
+        labels, features = predict(test.judge, composer.codecs[name].decode(z))
+        found[name] = (labels, frechet_distance(features, test.features[name]))
+    return found
+
+
+def _right(seen: Tensor, labels: Tensor) -> float:
+    return float((seen == labels).double().mean())
+
+
+def _mean(values: Any) -> float:
+    known = list(values)
+    return float(sum(known) / len(known))
