@@ -60,6 +60,8 @@ class PolyMNIST:
 
     def rows(self, name: str, index: Tensor) -> Tensor:
         """The pictures of these rows (B,), (B, 3, 28, 28) uint8."""
+        if name not in self.names:
+            raise DataError(f"PolyMNIST: modality {name!r}: expected one of {', '.join(self.names)}")
         place, picture = self.names.index(name), self.backgrounds[name]
         top, left = (corner[index] for corner in self._corners(place, picture))
         crops = picture.unfold(1, SIDE, 1).unfold(2, SIDE, 1)[:, top, left].transpose(0, 1)

@@ -11,6 +11,7 @@ from polyscore.recipes.digits.joint import JOINT_TRAINING, Network, train_joint
 from polyscore.recipes.digits.judges import train_judge
 from polyscore.recipes.digits.words import WORDS_TRAINING, train_words
 from polyscore.recipes.mmdisco.commands import RECIPES, TRAINERS
+from polyscore.recipes.polymnist import commands as polymnist
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
 from polyscore.training.joint import JointObjective
@@ -223,3 +224,5 @@ EVALUATE: dict[str, Callable[..., None]] = {
     "cdcd-words": evaluate_cdcd_words,
 }
 RECIPE: dict[str, Callable[..., None]] = {**RECIPES}
+TRAIN |= polymnist.TRAIN
+EVALUATE |= polymnist.EVALUATE

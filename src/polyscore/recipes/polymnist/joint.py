@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ from polyscore.training.joint import JointObjective
 
 __all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_poly_energy", "train_poly_joint"]
 
-JOINT_TRAINING = TrainConfig(steps=5000, batch_size=256, lr=1e-3, ema=0.999, checkpoint_every=1000, log_every=250)
+JOINT_TRAINING = TrainConfig(steps=1500, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
+MARGINAL_TRAINING = TrainConfig(steps=1000, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
 ENERGY_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=250)
 ENCODER_TRAINING = TrainConfig(steps=600, batch_size=4, lr=1e-3, ema=0.99, log_every=100)
 DEFAULTS: dict[str, Any] = {"steps": 10}
-OBJECTIVE = JointObjective(joint=0.5, observed=0.6, absent=0.3, apart=0.0)
+OBJECTIVE = JointObjective(joint=0.3, observed=0.5, absent=0.1, apart=0.0)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Network:
     hidden: int = 768
     embed: int = 128
     dropout: float = 0.0
-    marginal_width: int = 192
-    marginal_depth: int = 3
+    marginal_width: int = 128
+    marginal_depth: int = 2
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def train_poly_joint(
     data: str | None = None,
     missing: float = 0.0,
     contrastive: int = 0,
+    marginals: str | os.PathLike[str] | None = None,
     network: Network | None = None,
     objective: JointObjective | None = None,
     guidance: Guidance | None = None,
@@ -76,7 +78,7 @@ def train_poly_joint(
 
     Args:
         codecs: folder with m0.json, m1.json, ... missing: share of the modalities of the training tuples that are left out at random.
-        contrastive: size of the contrastive embedding; 0 for none.
+        contrastive: size of the contrastive embedding; 0 for none. marginals: saved marginals to use; None trains them.
 
     Raises:
         DataError: MNIST is not there. CheckpointError: a codec is not there. PolyscoreError: as `polyscore.training.fit`.
@@ -95,22 +97,30 @@ def train_poly_joint(
         expert = Contextual(expert, _encoder(latents, shapes, contrastive, Path(out), config, progress))
     settings = {"network": asdict(network), "objective": asdict(objective), "missing": missing, "contrastive": contrastive}
     fit(expert, Samples(tuples), objective, config, out=Path(out) / "run", progress=progress, facts=settings)
-    marginals = MarginalDenoiser(shapes, width=network.marginal_width, depth=network.marginal_depth)
-    alone = JointObjective(joint=1.0, apart=0.0)
-    fit(marginals, Samples(tuples), alone, config, out=Path(out) / "run-marginals", progress=progress, facts=settings)
+    alone = load_module(marginals, MarginalDenoiser) if marginals else _marginals(tuples, shapes, network, Path(out), config.seed, progress)
     meta = {"recipe": "polymnist", "modalities": modalities, **settings, "training": asdict(config)}
-    guided = SubsetGuided(expert.eval(), guidance.strength, guidance.window, marginals.eval())
+    guided = SubsetGuided(expert.eval(), guidance.strength, guidance.window, alone)
     media = {name: {"kind": "image"} for name in parts}
     composer = Composer(parts, guided, dict(defaults or DEFAULTS), media, meta)
     composer.save(out, dtype=torch.float16)
     return composer
 
 
+def _marginals(
+    tuples: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], network: Network, out: Path, seed: int, progress: bool
+) -> MarginalDenoiser:
+    model = MarginalDenoiser(shapes, width=network.marginal_width, depth=network.marginal_depth)
+    config = replace(MARGINAL_TRAINING, seed=seed)
+    fit(model, Samples(tuples), JointObjective(joint=1.0, apart=0.0), config, out=out / "run-marginals", progress=progress)
+    save_module(model, out / "marginals", dtype=torch.float16, meta={"training": asdict(config)})
+    return model.eval()
+
+
 def _encoder(
     latents: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], dim: int, out: Path, config: TrainConfig, progress: bool
 ) -> ContrastiveEncoder:
     encoder = ContrastiveEncoder(shapes, dim)
-    training = TrainConfig(**{**asdict(ENCODER_TRAINING), "seed": config.seed})
+    training = replace(ENCODER_TRAINING, seed=config.seed)
     fit(encoder, Groups(latents, 128), ContrastiveObjective(), training, out=out / "run-encoder", progress=progress)
     return encoder.eval()
 

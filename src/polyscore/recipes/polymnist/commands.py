@@ -1,0 +1,190 @@
+"""`polyscore train sbm-...` and `polyscore evaluate sbm-polymnist`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from polyscore.checkpoint import load_module
+from polyscore.composer import Composer
+from polyscore.ratios.energy import PairEnergy
+from polyscore.recipes.polymnist.codecs import CODEC_TRAINING, JUDGE_TRAINING, train_poly_codec, train_poly_judge
+from polyscore.recipes.polymnist.joint import (
+    ENERGY_TRAINING,
+    JOINT_TRAINING,
+    OBJECTIVE,
+    Guidance,
+    Network,
+    train_poly_energy,
+    train_poly_joint,
+)
+from polyscore.recipes.polymnist.tables import guided_by, poly_table
+from polyscore.recipes.tables import show
+from polyscore.terminal import progress, say
+from polyscore.training import TrainConfig
+from polyscore.training.energy import EnergyObjective
+from polyscore.training.joint import JointObjective
+
+__all__ = ["EVALUATE", "TRAIN"]
+
+NETWORK, GUIDANCE, ENERGY = Network(), Guidance(), EnergyObjective()
+
+
+def sbm_codec(
+    modality: str,
+    out: str = "runs/polymnist/codecs",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    latent: int = 32,
+    beta: float = 1.0,
+    scale: float = 0.12,
+    training: TrainConfig = CODEC_TRAINING,
+) -> None:
+    """Train the autoencoder of one PolyMNIST modality, alone and without labels.
+
+    Args:
+        modality: m0, m1, ...
+        out: folder for MODALITY.json and MODALITY.safetensors; the other files in it stay as they are.
+        modalities: how many the data set has.
+        backgrounds: folder of pictures; procedural textures stand in for missing ones.
+        data: folder with digits/mnist.npz; default $POLYSCORE_DATA.
+        latent: dimensions.
+        beta: weight of the KL term.
+        scale: standard deviation of the Gaussian likelihood.
+        training: steps, batch, learning rate and the like.
+    """
+    train_poly_codec(modality, out, modalities, backgrounds, data, latent, beta, scale, config=training)
+    say(f"saved {out}/{modality}")
+
+
+def sbm_judge(
+    out: str = "runs/polymnist",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    training: TrainConfig = JUDGE_TRAINING,
+) -> None:
+    """Train the classifier that judges generated PolyMNIST pictures, on all modalities pooled, and measure it on each.
+
+    Args:
+        out: folder for judge.json and judge.safetensors.
+        modalities: how many the data set has.
+        backgrounds: folder of pictures; procedural textures stand in for missing ones.
+        data: default $POLYSCORE_DATA.
+        training: steps, batch, learning rate and the like.
+    """
+    judge = train_poly_judge(out, modalities, backgrounds, data, training)
+    say(f"saved {out}/judge: {sum(p.numel() for p in judge.parameters())} parameters")
+
+
+def sbm_joint(
+    codecs: str = "runs/polymnist/codecs",
+    out: str = "runs/polymnist/joint",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    missing: float = 0.0,
+    contrastive: int = 0,
+    marginals: str | None = None,
+    network: Network = NETWORK,
+    objective: JointObjective = OBJECTIVE,
+    guidance: Guidance = GUIDANCE,
+    training: TrainConfig = JOINT_TRAINING,
+) -> None:
+    """Train the joint score over the latents of PolyMNIST's autoencoders, and its marginals; save the Composer.
+
+    Args:
+        codecs: folder of the autoencoders.
+        out: folder of the Composer.
+        modalities: how many the data set has.
+        backgrounds: as the codecs were trained.
+        data: default $POLYSCORE_DATA.
+        missing: share of the modalities of the training tuples that are left out, at random.
+        contrastive: size of the contrastive embedding of what is observed ("-T"); 0 for none.
+        marginals: saved marginals to use, such as OUT/marginals of another run; by default they are trained.
+        network: sizes.
+        objective: how times are drawn.
+        guidance: strength and window of the Composer's subset guidance.
+        training: steps, batch, learning rate and the like.
+    """
+    train_poly_joint(codecs, out, modalities, backgrounds, data, missing, contrastive, marginals, network, objective, guidance, training)
+    say(f"saved {out}; try: polyscore sample --model {out}")
+
+
+def sbm_energy(
+    model: str = "runs/polymnist/joint",
+    out: str = "runs/polymnist/energy",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    checked: bool = False,
+    objective: EnergyObjective = ENERGY,
+    training: TrainConfig = ENERGY_TRAINING,
+) -> None:
+    """Train the pairwise energies ("-C") on the latents of a Composer's autoencoders.
+
+    Args:
+        model: folder of the Composer.
+        out: folder for energy.json and energy.safetensors.
+        modalities: how many the data set has.
+        backgrounds: as the codecs were trained.
+        data: default $POLYSCORE_DATA.
+        checked: negatives are never of the same class (this reads labels).
+        objective: negatives, pairs, times.
+        training: steps, batch, learning rate and the like.
+    """
+    train_poly_energy(model, out, modalities, backgrounds, data, checked, objective=objective, config=training)
+    say(f"saved {out}/energy")
+
+
+def sbm_polymnist(
+    models: tuple[str, ...] = ("runs/polymnist/joint",),
+    judge: str = "runs/polymnist/judge",
+    out: str = "benchmarks/results/sbm-polymnist.json",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    n: int = 1000,
+    steps: int | None = None,
+    solver: str | None = None,
+    guidance: float | None = None,
+    energy: str | None = None,
+    scale: float = 1.0,
+    label: str = "",
+) -> None:
+    """Coherence given 1 to M-1 modalities and given none, Frechet distances, balance and cost of PolyMNIST Composers.
+
+    Args:
+        models: folders of Composers, one a seed.
+        judge: the saved judge.
+        out: the table, as JSON.
+        modalities: how many the data set has.
+        backgrounds: as in training.
+        data: default $POLYSCORE_DATA.
+        n: samples a subset and seed.
+        steps: default the model's own.
+        solver: default the model's own.
+        guidance: strength of subset guidance; default the model's own.
+        energy: saved energies that guide as well ("-C").
+        scale: of the energies, per sample.
+        label: what the table says of this variant.
+    """
+    ratio = load_module(energy, PairEnergy) if energy else None
+
+    def change(composer: Composer) -> Mapping[str, Any]:
+        composer.denoiser = guided_by(composer.denoiser, guidance, energy=ratio, scale=scale)
+        return {
+            "guidance": guidance if guidance is not None else getattr(composer.denoiser, "strength", 0.0),
+            "energy": energy,
+            "scale": scale,
+        }
+
+    options: dict[str, Any] = {k: v for k, v in {"steps": steps, "solver": solver}.items() if v is not None}
+    with progress("evaluating") as bar:
+        rows = poly_table(models, judge, out, modalities, backgrounds, data, n, change, label, bar, **options)
+    say(show(rows, f"{len(models)} models, n = {n}; saved {out}"))
+
+
+TRAIN: dict[str, Callable[..., None]] = {"sbm-codec": sbm_codec, "sbm-judge": sbm_judge, "sbm-joint": sbm_joint, "sbm-energy": sbm_energy}
+EVALUATE: dict[str, Callable[..., None]] = {"sbm-polymnist": sbm_polymnist}
