@@ -75,7 +75,7 @@ def test_rae_trains_saves_and_standardises(tmp_path):
     codec.fit_statistics(codec.encode(x))
     z, deviation = codec.posterior(x)
     assert (codec.decode(z) - x).square().mean() < 0.3 * before and not deviation.any()
-    assert z.mean(0).abs().max() < 1e-4 and z.std(0).allclose(torch.ones(4), atol=1e-3)
+    assert z.mean(0).abs().max() < 1e-4 and z.std(0).allclose(torch.ones(4), atol=1e-2)
     save_module(codec, tmp_path / "rae")
     assert torch.equal(load_module(tmp_path / "rae", RAE).encode(x), codec.encode(x))
 

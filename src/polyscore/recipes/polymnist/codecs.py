@@ -60,7 +60,8 @@ def train_poly_codec(
     codec.eval()
     with torch.no_grad():
         rows = torch.arange(min(len(train), 20_000)).split(500)
-        codec.fit_statistics(torch.cat([codec.encode(pictures(train, modality, part)) for part in rows]))
+        means, deviations = zip(*(codec.posterior(pictures(train, modality, part)) for part in rows), strict=True)
+        codec.fit_statistics(torch.cat(means), torch.cat(deviations))
     meta = {"dataset": f"PolyMNIST, train split, {_scenery(backgrounds)}", **settings, "training": asdict(config)}
     save_module(codec, Path(out) / modality, dtype=torch.float16, meta=meta)
     return codec
