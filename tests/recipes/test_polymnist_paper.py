@@ -1,0 +1,65 @@
+"""The paper's networks and setting: sizes as counted in the authors' code, shapes, and one run of the sampler."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from polyscore.checkpoint import load_module, save_module
+from polyscore.errors import PolyscoreError
+from polyscore.networks.convnext import ConvNextUNet, StackedDenoiser
+from polyscore.networks.resnet import PolyDecoder, PolyEncoder
+from polyscore.paths import VPSDE
+from polyscore.recipes.polymnist.paper import JOINT, RAE_OBJECTIVE, VAE_OBJECTIVE, paper_rae, paper_sampling, paper_score, paper_vae
+from polyscore.sampling import sample
+from polyscore.training import Draw
+
+
+def size(module: torch.nn.Module) -> float:
+    """Millions of parameters."""
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+def test_sizes_are_the_papers():
+    with torch.device("meta"):
+        assert size(ConvNextUNet(10, 128)) == pytest.approx(42.7, abs=0.05)
+        assert size(ConvNextUNet(5, 64)) == pytest.approx(11.0, abs=0.05)
+        assert size(PolyEncoder()) == pytest.approx(1.30, rel=0.01)
+        assert size(PolyDecoder()) == pytest.approx(1.13, rel=0.01)
+        assert size(paper_score(10)) == pytest.approx(42.7, abs=0.05)
+
+
+@pytest.mark.parametrize(("codec", "objective"), [(paper_vae, VAE_OBJECTIVE), (paper_rae, RAE_OBJECTIVE)])
+def test_autoencoders_fit_the_pictures(codec, objective):
+    made, x = codec(8), torch.rand(2, 3, 28, 28)
+    assert objective(made, {"x": x}, Draw(0, 0, 2))["loss"].isfinite()
+    made.eval()
+    with torch.no_grad():
+        z = made.encode(x)
+        assert z.shape == (2, 8) and made.decode(z).shape == x.shape
+        assert torch.allclose(z[:1], made.encode(x[:1]), atol=1e-5)
+
+
+def test_stacked_score(tmp_path):
+    model = StackedDenoiser({f"m{i}": (64,) for i in range(3)}, dim=12)
+    assert model.paths["m0"] == VPSDE(1.0, 5.0) and paper_score(10).paths["m0"] == VPSDE(0.1, 5.0)
+    latents = {name: torch.randn(4, 64) for name in model.shapes}
+    losses = JOINT(model, latents, Draw(0, 0, 4))
+    losses["loss"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    save_module(model, tmp_path / "score")
+    again = load_module(tmp_path / "score", StackedDenoiser)
+    options = paper_sampling(3)
+    found = sample(again, 2, given={"m1": latents["m1"][:2]}, seed=1, **options)
+    assert found.info["evaluations_per_sample"] == 6 and found["m0"].isfinite().all()
+    assert torch.equal(found["m1"], latents["m1"][:2])
+    alone = sample(again, 1, given={"m1": latents["m1"][:1]}, seed=1, **options)
+    assert torch.allclose(alone["m0"], found["m0"][:1], atol=1e-4)
+    with pytest.raises(PolyscoreError, match="one square number"):
+        StackedDenoiser({"a": (64,), "b": (9,)})
+
+
+def test_setting_of_the_sampler():
+    options = paper_sampling(100)
+    assert len(options["grid"]) == 101 and options["grid"][0] == 1 and options["grid"][-2] == pytest.approx(1e-3)
+    assert options["solver"].dt == 0.01 and options["corrector"].when == "same" and options["conditioning"] == "scaled"
