@@ -85,10 +85,12 @@ def demo(out: str = "outputs/demo", seed: int = 0) -> None:
 
 
 def _commands() -> dict[str, Any]:
+    from polyscore.adapters.commands import compose, join
     from polyscore.data.commands import DATA
     from polyscore.recipes.commands import EVALUATE, RECIPE, TRAIN
 
-    return {"demo": demo, "sample": sample, "train": TRAIN, "evaluate": EVALUATE, "recipe": RECIPE, "inspect": inspect, "data": DATA}
+    own = {"demo": demo, "sample": sample, "compose": compose, "join": join}
+    return own | {"train": TRAIN, "evaluate": EVALUATE, "recipe": RECIPE, "inspect": inspect, "data": DATA}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,6 +32,7 @@ _ROOMS = (
     "polyscore.tokens",
     "polyscore.adapters.schedulers",
     "polyscore.adapters.pipeline_expert",
+    "polyscore.adapters.codecs",
     "polyscore.metrics.judges",
 )
 

@@ -58,6 +58,7 @@ class PipelineExpert(AdaptedExpert):
             raise CheckpointError(f"{source}: expected a network with weights {fingerprint}, found {found}")
         if "_spec" in self.__dict__:
             self._spec: dict[str, Any] = {**self.__dict__["_spec"], "fingerprint": found}
+        self.source, self.weights = source, found
         self._pipe, self._arguments, self._negative = pipe, dict(call or {}), negative_prompt
         self._embedded = getattr(networks[0].config, "time_cond_proj_dim", None) is not None
         self.guidance = 1.0 if self._embedded else float(guidance)
@@ -74,6 +75,21 @@ class PipelineExpert(AdaptedExpert):
         self._single, self._double = single.calls[0], self._capture([prompt, prompt]).calls[0]
         self._texts: list[Any] = [("prompt", prompt)]
         self._rows: list[Any] = [self._single]
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline."""
+        return self._pipe
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """More arguments of its calls (height, num_frames, ...)."""
+        return dict(self._arguments)
+
+    @property
+    def kind(self) -> str:
+        """ "audio", "video" or "image"."""
+        return modality_of(self._pipe)
 
     def prompt(self, text: str | None) -> Tensor:
         """Number of a prompt, (1,), to be used as a condition; each is encoded once, by the pipeline's own `encode_prompt`."""

@@ -29,7 +29,7 @@ def load_pipeline(source: str) -> Any:
     if Path(source).exists() and not (Path(source) / "model_index.json").is_file():
         raise CheckpointError(f"{source}: expected a diffusers pipeline with model_index.json, found none")
     try:
-        pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, use_safetensors=True)
+        pipe = DiffusionPipeline.from_pretrained(source, use_safetensors=True)
     except ImportError as error:
         text = _first_line(error)
         raise CheckpointError(f"{source}: {text}; install what it needs with: pip install 'polyscore[pipelines]'") from error
@@ -37,7 +37,7 @@ def load_pipeline(source: str) -> Any:
         raise CheckpointError(f"{source}: not a diffusers pipeline that can be loaded ({_first_line(error)})") from error
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
-            part.eval().requires_grad_(False)
+            part.float().eval().requires_grad_(False)
     return pipe
 
 

@@ -1,0 +1,92 @@
+"""`polyscore compose` and `polyscore join`: pipelines of diffusers as commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polyscore.errors import PolyscoreError
+from polyscore.terminal import progress, say
+
+__all__ = ["compose", "join"]
+
+
+def compose(
+    expert: dict[str, str] | None = None,
+    strength: dict[str, float] | None = None,
+    reliability: dict[str, float] | None = None,
+    negative: str | None = None,
+    n: int = 1,
+    steps: int = 30,
+    seed: int = 0,
+    out: str = "outputs/compose",
+    call: dict[str, Any] | None = None,
+    repeat: str | None = None,
+) -> None:
+    """Multiply diffusers pipelines that share a latent space, and sample the product.
+
+    Args:
+        expert: pipelines and prompts by name, as in --expert a=DIR_OR_HUB_ID:"a red cat" b=DIR_OR_HUB_ID:"the sea".
+        strength: w of each, 5 where absent, as in --strength a=5 b=3.
+        reliability: a of each, which sum to 1; by default each one's share of the strengths.
+        negative: prompt of the null conditions; by default the pipelines' own.
+        n: number of samples.
+        steps: of the first pipeline's scheduler, which also solves.
+        seed: sample i depends on (seed, i) only.
+        out: folder for the results.
+        call: more arguments of every pipeline, as in --call.height 512.
+        repeat: a result to repeat from the metadata inside it (also written --from); the other options but --out are then not used.
+    """
+    from polyscore.adapters import compose as room
+
+    with progress("sampling") as bar:
+        if repeat is not None:
+            files = room.recompose(repeat, out, bar)
+        elif expert:
+            files = room.compose(expert, strength, reliability, negative, n, steps, seed, out, call, bar)
+        else:
+            raise PolyscoreError("compose: expected --expert NAME=DIR_OR_HUB_ID:PROMPT ..., found none")
+    say(f"{len(files)} files in {out}")
+
+
+def join(
+    experts: dict[str, str] | None = None,
+    data: str | None = None,
+    out: str = "runs/join",
+    fakes: int = 200,
+    steps: int = 20,
+    guidance: float = 1.0,
+    negative: str | None = None,
+    call: dict[str, Any] | None = None,
+    scale: float = 1.0,
+    denoise: float = 1.0,
+    most: int = 8,
+    seed: int = 0,
+    training: dict[str, Any] | None = None,
+    patience: int | None = 4,
+) -> None:
+    """Join a video and a sound pipeline with a discriminator trained on a folder of clips; `polyscore sample --model OUT` then writes mp4.
+
+    Args:
+        experts: the two pipelines and their prompts, as in --experts audio=DIR_OR_HUB_ID:"a dog barks" video=DIR_OR_HUB_ID:"a dog".
+        data: folder of clips with sound.
+        out: folder for latents, fakes, training and the result; an interrupted call goes on there.
+        fakes: number of samples of the two pipelines apart.
+        steps: of their sampling.
+        guidance: of the pipelines' own prompts; 1 is off.
+        negative: prompt of that guidance.
+        call: more arguments of each pipeline, as in --call '{"video": {"num_frames": 16}}'.
+        scale: of the discriminator's guidance when sampling.
+        denoise: weight of the denoising loss.
+        most: pieces of each clip.
+        seed: of everything that is drawn.
+        training: fields of the training that differ from the preset, as in --training '{"steps": 500}'.
+        patience: reviews without a lower held-out loss before training stops.
+    """
+    from polyscore.adapters import join as room
+
+    if not experts or data is None:
+        raise PolyscoreError("join: expected --experts audio=DIR_OR_HUB_ID video=DIR_OR_HUB_ID and --data FOLDER")
+    config = room.training_config(training or {})
+    with progress("joining") as bar:
+        composer = room.join(experts, data, out, fakes, steps, guidance, negative, call, scale, denoise, most, seed, config, patience, bar)
+    say(f"joined {' and '.join(composer.modalities)} on {composer.meta['clips']} pieces of clips; polyscore sample --model {out}")
