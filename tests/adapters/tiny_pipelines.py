@@ -214,8 +214,8 @@ def vocoder() -> Any:
             model_in_dim=8,
             sampling_rate=16000,
             upsample_initial_channel=16,
-            upsample_rates=[2, 2],
-            upsample_kernel_sizes=[4, 4],
+            upsample_rates=[5, 4, 8],
+            upsample_kernel_sizes=[11, 8, 16],
             resblock_kernel_sizes=[3, 7],
             resblock_dilation_sizes=[[1, 3, 5], [1, 3, 5]],
             normalize_before=False,
@@ -441,7 +441,7 @@ def ddpm(folder: Path) -> Any:
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )
-    return diffusers.DDIMPipeline(unet=unet, scheduler=diffusers.DDIMScheduler())
+    return diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler())
 
 
 def dit(folder: Path) -> Any:

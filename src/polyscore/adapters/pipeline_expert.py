@@ -128,9 +128,18 @@ class PipelineExpert(AdaptedExpert):
         found = self._capture([self._texts[0][1]], steps=steps)
         return schedule_of(found.scheduler, mu=found.mu), found.scheduler
 
+    def own_arguments(self, n: int, steps: int) -> dict[str, Any]:
+        """Arguments with which the pipeline's own call makes n samples of the first prompt, guided as here."""
+        return self._asking([self._texts[0][1]] * n, steps, self._strength)
+
     def _capture(self, prompts: list[str | None], guided: bool = False, steps: int = 2) -> Capture:
+        scale = self._strength if self._embedded else 2.0 if guided else 1.0
+        arguments = self._asking(prompts, steps, scale)
+        return capture(self._pipe, **{"generator": torch.Generator().manual_seed(0), **arguments})
+
+    def _asking(self, prompts: list[str | None], steps: int, scale: float) -> dict[str, Any]:
         pipe, accepted = self._pipe, inspect.signature(type(self._pipe).__call__).parameters
-        arguments: dict[str, Any] = {"num_inference_steps": steps, "output_type": "latent", "generator": torch.Generator().manual_seed(0)}
+        arguments: dict[str, Any] = {"num_inference_steps": steps, "output_type": "latent"}
         if "prompt" in accepted:
             arguments["prompt"] = [p or "" for p in prompts]
         elif "class_labels" in accepted:
@@ -138,11 +147,10 @@ class PipelineExpert(AdaptedExpert):
         else:
             arguments["batch_size"] = len(prompts)
         true = "true_cfg_scale" in accepted
-        scale = self._strength if self._embedded else 2.0 if guided else 1.0
         arguments["true_cfg_scale" if true else "guidance_scale"] = scale
-        if guided and (self._negative is not None or true):
+        if scale != 1 and (self._negative is not None or true):
             arguments["negative_prompt"] = [self._negative or ""] * len(prompts)
-        return capture(pipe, **{**arguments, **self._arguments})
+        return {**arguments, **self._arguments}
 
     def call(self, z: Tensor, timestep: Tensor, condition: Any) -> Tensor:
         """The network's raw output, guided; z (B, *shape), timestep (B,), condition (B,) or (1,) prompt numbers or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from polyscore.sampling.noise import mix
 from polyscore.sampling.solvers import DDIM, DPMpp, Solver
 from polyscore.sampling.walk import Walk
 
-__all__ = ["FromScheduler", "solver_of"]
+__all__ = ["FromScheduler", "own_generators", "solver_of"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class FromScheduler:
         if i == 0:
             if len(walk.times) != len(self.schedule.times):
                 raise PolyscoreError(f"FromScheduler: expected grid=schedule.times of {len(self.schedule.times)}, found {len(walk.times)}")
-            memory[:] = [copy.deepcopy(self.scheduler), _generators(walk, name, len(z))]
+            streams: Any = walk.streams
+            memory[:] = [copy.deepcopy(self.scheduler), own_generators(streams.seed, streams.indices[: len(z)], name)]
         scheduler, generators = memory
         timestep = scheduler.timesteps[i]
         own = z * self.schedule.scale(i)
@@ -76,6 +78,6 @@ def _draws(scheduler: Any) -> bool:
     return "generator" in scheduler.step.__code__.co_varnames[: scheduler.step.__code__.co_argcount]
 
 
-def _generators(walk: Walk, name: str, rows: int) -> list[torch.Generator]:
-    streams: Any = walk.streams
-    return [torch.Generator().manual_seed(mix(streams.seed, index, name, "scheduler")) for index in streams.indices[:rows]]
+def own_generators(seed: int, indices: Iterable[int], name: str) -> list[torch.Generator]:
+    """One generator a sample, for what a scheduler draws."""
+    return [torch.Generator().manual_seed(mix(seed, index, name, "scheduler")) for index in indices]
