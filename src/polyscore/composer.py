@@ -106,9 +106,22 @@ class Composer:
             path, tuple(self.codecs[name].data_shape if name in self.codecs else self.denoiser.shapes[name]), self.media.get(name, {})
         )[None]
 
-    def write(self, name: str, path: str | os.PathLike[str], value: Tensor, metadata: Mapping[str, Any] | None = None) -> Path:
-        """Write one row of data as an ordinary file; the suffix is the modality's own if `path` has none."""
-        return write_prepared(path, value, self.media.get(name, {}), metadata)
+    def write(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        value: Tensor,
+        metadata: Mapping[str, Any] | None = None,
+        sound: Tensor | None = None,
+    ) -> Path:
+        """Write one row of data as an ordinary file; the suffix is the modality's own if `path` has none.
+
+        A video whose media name another modality as its "sound" is written with that waveform.
+        """
+        media = dict(self.media.get(name, {}))
+        if sound is not None:
+            media["rate"] = self.media[str(media["sound"])]["rate"]
+        return write_prepared(path, value, media, metadata, sound)
 
     @torch.no_grad()
     def decode(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:

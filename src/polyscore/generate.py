@@ -105,11 +105,17 @@ def _write_run(composer: Composer, run: dict[str, Any], given: Mapping[str, Tens
         latents = composer.sample_latents(
             len(rows), given=given, seed=run["seed"], first=start, callback=_bar(progress, start, run), **run["options"]
         )
-        data = composer.decode({name: latents[name] for name in made})
+        data = composer.decode({name: latents[name] for name in {*made, *_sounds(composer, made)}})
         values = {(i, name): data[name][i - start] for i, name in paths}
+        values |= {(i, sound): data[sound][i - start] for i in rows for sound in _sounds(composer, made)}
         if failure := share(_write(composer, paths, values, run)):
             raise PolyscoreError(failure)
     return files
+
+
+def _sounds(composer: Composer, made: list[str]) -> list[str]:
+    """Modalities that are heard in the files of others: a video's `sound`."""
+    return [str(sound) for name in made if (sound := composer.media.get(name, {}).get("sound")) is not None]
 
 
 def _write(composer: Composer, paths: Mapping[tuple[int, str], Path], values: Mapping[tuple[int, str], Tensor], run: Any) -> str:
@@ -118,7 +124,9 @@ def _write(composer: Composer, paths: Mapping[tuple[int, str], Path], values: Ma
         return ""
     try:
         for (i, name), path in paths.items():
-            composer.write(name, path, values[i, name], {"run": run, "index": i, "modality": name})
+            sound = composer.media.get(name, {}).get("sound")
+            more = {"sound": values[i, sound]} if sound else {}
+            composer.write(name, path, values[i, name], {"run": run, "index": i, "modality": name}, **more)
     except PolyscoreError as error:
         return str(error)
     return ""

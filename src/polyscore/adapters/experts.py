@@ -53,9 +53,11 @@ class AdaptedExpert(Denoiser):
         return self.convention.timestep(self.path, t)
 
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
-        """One network call."""
+        """One network call; none for a state that is observed (t = 0), which says itself what it is."""
         state, now = z[self.modality], t[self.modality]
         A, S = self.path.coefficients(now)
+        if not isinstance(now, Tensor) and now <= 0:
+            return {self.modality: Prediction({"x0": state, "eps": torch.zeros_like(state)}, state, A, S)}
         told = torch.as_tensor(self.timestep(now), dtype=torch.float32, device=state.device).reshape(-1).expand(len(state))
         raw = self.call(self.convention.input(state, S), told, condition)
         found: Prediction = self.convention.prediction(raw.to(state.dtype), state, A, S)

@@ -26,7 +26,7 @@ def read_prepared(path: str | os.PathLike[str], shape: Sequence[int], media: Map
         DataError: a file that cannot be used. PolyscoreError: an unknown way to prepare.
     """
     kind, prepare = str(media.get("kind", "json")), media.get("prepare")
-    options = {k: v for k, v in media.items() if k not in ("kind", "prepare")}
+    options = {k: v for k, v in media.items() if k not in ("kind", "prepare", "sound")}
     if prepare is None:
         return read(path, kind, shape=shape, **options)
     if prepare not in PREPARERS:
@@ -39,11 +39,17 @@ def read_prepared(path: str | os.PathLike[str], shape: Sequence[int], media: Map
 
 
 def write_prepared(
-    path: str | os.PathLike[str], value: Tensor, media: Mapping[str, Any], metadata: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    value: Tensor,
+    media: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None = None,
+    sound: Tensor | None = None,
 ) -> Path:
-    """Write one row of data; the suffix is the kind's own if `path` has none."""
+    """Write one row of data; the suffix is the kind's own if `path` has none. `sound`: the waveform of a video, at media["rate"]."""
     kind = str(media.get("kind", "json"))
     target = Path(path)
     target = target if target.suffix else target.with_suffix(SUFFIXES[kind])
-    options = {k: v for k, v in media.items() if k in ("rate", "fps")}
+    options: dict[str, Any] = {k: v for k, v in media.items() if k in ("rate", "fps")}
+    if sound is not None:
+        options["waveform"] = sound
     return write(target, value, kind, metadata, **options)
