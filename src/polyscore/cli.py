@@ -94,7 +94,7 @@ def _commands() -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Exit code 0: done; 2: a user's error, in one line; 130: interrupted."""
+    """Run a command. Exit code 0: done; 2: a user's error, in one line; 130: interrupted, in one line."""
     from jsonargparse import auto_cli, set_parsing_settings
 
     from polyscore.usage import Parser
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as done:
         return int(done.code or 0)
     except PolyscoreError as error:
-        return _fail(str(error), 2)
+        return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
     except MemoryError:

@@ -6,7 +6,9 @@ __all__ = ["CheckpointError", "DataError", "PolyscoreError"]
 
 
 class PolyscoreError(ValueError):
-    """Base of all errors that end the command line with exit code 2 and one line."""
+    """Base of all errors that end the command line with one line and `exit_code`."""
+
+    exit_code = 2
 
 
 class CheckpointError(PolyscoreError):

@@ -15,6 +15,8 @@ __all__ = ["TrainingInterruptedError"]
 class TrainingInterruptedError(PolyscoreError):
     """Training was asked to stop (Ctrl-C, SIGTERM); its state is saved and running the same command again resumes it."""
 
+    exit_code = 130
+
 
 class StopRequest:
     """While the block runs, the first SIGINT or SIGTERM sets `asked`; a second SIGINT raises KeyboardInterrupt if `impatient`.

@@ -106,7 +106,7 @@ def _take(tensors: Mapping[str, Tensor], name: str, like: Tensor, source: object
     if name not in tensors or tensors[name].shape != like.shape:
         found = tuple(tensors[name].shape) if name in tensors else "nothing"
         raise CheckpointError(f"{source}: tensor {name!r}: expected shape {tuple(like.shape)}, found {found}")
-    return tensors[name].to(device=like.device, dtype=like.dtype, copy=True)
+    return torch.empty_like(like).detach().copy_(tensors[name])  # in the parameter's memory format: fused AdamW takes it for granted
 
 
 class Folder:
