@@ -6,5 +6,6 @@ from polyscore.codecs.base import Chain, Codec, Identity
 from polyscore.codecs.letters import Letters
 from polyscore.codecs.mel import LogMel
 from polyscore.codecs.vae import RAE, VAE
+from polyscore.codecs.vq import VQ, ForeignTokens
 
-__all__ = ["RAE", "VAE", "Chain", "Codec", "Identity", "Letters", "LogMel"]
+__all__ = ["RAE", "VAE", "VQ", "Chain", "Codec", "ForeignTokens", "Identity", "Letters", "LogMel"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from polyscore.composer import WEIGHTS
+from polyscore.recipes.cdcd import commands as cdcd
 from polyscore.recipes.digits.codecs import IMAGE_TRAINING, SPEECH_TRAINING, train_image_codec, train_speech_codec
 from polyscore.recipes.digits.joint import JOINT_TRAINING, Network, train_joint
 from polyscore.recipes.digits.judges import train_judge
-from polyscore.recipes.digits.words import WORDS_TRAINING, train_words
 from polyscore.recipes.mmdisco.commands import RECIPES, TRAINERS
 from polyscore.recipes.polymnist import commands as polymnist
 from polyscore.terminal import progress, say
@@ -152,76 +151,18 @@ def evaluate_digits_sweep(
     say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}; saved {out}"))
 
 
-def digits_words(
-    codecs: str = str(WEIGHTS / "digits"),
-    out: str = "runs/digits-words",
-    data: str | None = None,
-    network: Network = NETWORK,
-    objective: JointObjective = OBJECTIVE,
-    copies: int = 8,
-    training: TrainConfig = WORDS_TRAINING,
-    defaults: dict[str, Any] | None = None,
-) -> None:
-    """Train one denoiser of pictures, sounds and words (letter by letter) of the same digit, and save the Composer.
-
-    Args:
-        codecs: folder of the image and the speech codec; default the shipped ones.
-        out: folder of the Composer.
-        data: default $POLYSCORE_DATA.
-        network: its size.
-        objective: how times are drawn.
-        copies: augmented copies of every recording.
-        training: steps, batch, learning rate and the like.
-        defaults: of `sample`.
-    """
-    train_words(codecs, out, data, network, objective, copies, training, defaults)
-    say(f"saved {out}; try: polyscore sample --model {out}")
-
-
-def evaluate_cdcd_words(
-    model: str = "runs/digits-words",
-    out: str = "benchmarks/results/cdcd-words.json",
-    n: int = 1000,
-    seeds: tuple[int, ...] = (0, 1, 2),
-    data: str | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    token_solver: str | None = None,
-) -> None:
-    """Coherence of pictures, sounds and words for all seven ways to condition.
-
-    Args:
-        model: folder, shipped name or hub id.
-        out: the table, as JSON.
-        n: samples a way and seed.
-        seeds: one value each.
-        data: default $POLYSCORE_DATA.
-        steps: default the model's own.
-        guidance: default the model's own.
-        token_solver: default the model's own.
-    """
-    from polyscore.recipes.digits.words import words_table
-    from polyscore.recipes.tables import show
-
-    named = {"steps": steps, "guidance": guidance, "token_solver": token_solver}
-    options: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
-    with progress("evaluating") as bar:
-        rows = words_table(model, out, data, n, seeds, bar, **options)
-    say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}, {options or 'default options'}; saved {out}"))
-
-
 TRAIN: dict[str, Callable[..., None]] = {
     "digits-image-codec": digits_image_codec,
     "digits-speech-codec": digits_speech_codec,
     "digits-judge": digits_judge,
     "digits-joint": digits_joint,
-    "digits-words": digits_words,
+    **cdcd.TRAIN,
     **TRAINERS,
 }
 EVALUATE: dict[str, Callable[..., None]] = {
     "digits": evaluate_digits_command,
     "digits-sweep": evaluate_digits_sweep,
-    "cdcd-words": evaluate_cdcd_words,
+    **cdcd.EVALUATE,
 }
 RECIPE: dict[str, Callable[..., None]] = {**RECIPES}
 TRAIN |= polymnist.TRAIN

@@ -1,0 +1,1 @@
+"""Discrete contrastive diffusion: class to image on tokens of handwritten digits."""

@@ -1,0 +1,94 @@
+"""Negative examples for contrast: the sequence itself out of order (intra), or another example (inter)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from polyscore.errors import DataError
+from polyscore.training.draws import Draw
+
+__all__ = ["OtherExamples", "chunk_shuffle", "in_batch"]
+
+
+def chunk_shuffle(tokens: Tensor, uniform: Tensor) -> Tensor:
+    """Cut tokens (B, L) into C chunks of floor(L / C) and put them in another order, never the same; the tail stays.
+
+    Args:
+        uniform: (B, N, C) random numbers; their order is the order of the chunks.
+
+    Returns:
+        (B, N, L).
+    """
+    (rows, many, chunks), length = uniform.shape, tokens.shape[1]
+    if chunks < 2 or length < chunks:
+        raise DataError(f"chunk shuffle: expected at least 2 chunks of {length} tokens, found {chunks}")
+    size = length // chunks
+    order = uniform.argsort(-1)
+    same = (order == torch.arange(chunks, device=order.device)).all(-1, keepdim=True)
+    order = torch.where(same, order.roll(1, -1), order)
+    within = torch.arange(size, device=order.device)
+    head = (order.unsqueeze(-1) * size + within).flatten(2)
+    tail = torch.arange(chunks * size, length, device=order.device).expand(rows, many, -1)
+    return tokens.unsqueeze(1).expand(-1, many, -1).gather(2, torch.cat([head, tail], 2))
+
+
+def in_batch(tokens: Tensor, labels: Tensor, number: int) -> Tensor:
+    """The next `number` rows of the batch (cyclically) with another label, (B, number, L). Results then depend on batch mates.
+
+    Raises:
+        DataError: a row has fewer than `number` rows of other labels.
+    """
+    size = len(tokens)
+    places = (torch.arange(size)[:, None] + torch.arange(1, size)) % size
+    other = labels[places] != labels[:, None]
+    if bool((other.sum(1) < number).any()):
+        raise DataError(
+            f"negatives in the batch: expected at least {number} rows of another label for each, found {int(other.sum(1).min())}"
+        )
+    first = other.long().argsort(dim=1, descending=True, stable=True)[:, :number]
+    return tokens[places.gather(1, first)]
+
+
+class OtherExamples:
+    """Batches `{name: (B, L), "label": (B,), "negatives": (B, N, L)}` whose negatives are other examples.
+
+    by "label": random examples of another label. by "embedding": of `pool` random examples each, the N least similar (cosine), so that
+    near-duplicates are left out; needs `embeddings` (size, D). Examples with equal tokens are never negatives of each other
+    where the objective looks (it drops equal sequences). Random numbers come from the `Draw` alone, so many processes see the same.
+    """
+
+    def __init__(self, name: str, tokens: Tensor, labels: Tensor, negatives: int, embeddings: Tensor | None = None, pool: int = 32) -> None:
+        if len(tokens) != len(labels) or (embeddings is not None and len(embeddings) != len(tokens)):
+            raise DataError(f"negatives: expected as many labels (and embeddings) as sequences, found {len(labels)} for {len(tokens)}")
+        if embeddings is None and negatives and len(labels.unique()) < 2:
+            raise DataError("negatives by label: expected at least two labels, found one")
+        self.name, self.tokens, self.labels, self.negatives, self.pool = name, tokens, labels.long(), negatives, pool
+        self.embeddings = None if embeddings is None else torch.nn.functional.normalize(embeddings, dim=1)
+        self._order = self.labels.argsort(stable=True)
+        counts = torch.bincount(self.labels)
+        self._starts, self._counts = counts.cumsum(0) - counts, counts
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __call__(self, draw: Draw) -> dict[str, Tensor]:
+        rows = draw.indices(len(self))
+        label = self.labels[rows]
+        batch = {self.name: self.tokens[rows], "label": label}
+        if self.negatives:
+            chosen = self._by_label(label, draw) if self.embeddings is None else self._by_embedding(rows, draw)
+            batch["negatives"] = self.tokens[chosen]
+        return batch
+
+    def _by_label(self, label: Tensor, draw: Draw) -> Tensor:
+        others = len(self) - self._counts[label]
+        place = (draw.uniform(self.negatives).cpu().double() * others[:, None]).long()
+        place = place + torch.where(place >= self._starts[label][:, None], self._counts[label][:, None], 0)
+        return self._order[place]
+
+    def _by_embedding(self, rows: Tensor, draw: Draw) -> Tensor:
+        assert self.embeddings is not None
+        pool = draw.integers(len(self), self.pool).cpu()
+        alike = torch.einsum("bd,bpd->bp", self.embeddings[rows], self.embeddings[pool])
+        return pool.gather(1, alike.argsort(1)[:, : self.negatives])
