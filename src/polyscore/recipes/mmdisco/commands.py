@@ -72,5 +72,36 @@ def train_mmdisco_toy(
     say(f"{setting} {loss}: " + ", ".join(f"{name} {found[name]:.4g}" for name in keys))
 
 
-RECIPES: dict[str, Callable[..., None]] = {"mmdisco-toy": mmdisco_toy}
+def scales(
+    model: str,
+    real: str,
+    grid: dict[str, list[float]] | None = None,
+    out: str | None = None,
+    n: int = 500,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    steps: int = 20,
+    keep: bool = False,
+) -> None:
+    """Search the guidance scale of each modality over a grid, by the energy distance of samples to real tuples.
+
+    Args:
+        model: folder of a Composer, or a checkpoint, whose denoiser is guided by a ratio.
+        real: safetensors file of real latents, one tensor a modality; rows belong together.
+        grid: scales to try, as in --grid.video "[1,2,4,6,8,10]"; default the paper's grid for every modality.
+        out: where to write the table, as JSON.
+        n: samples a combination and seed.
+        seeds: of the samples.
+        steps: of the solver.
+        keep: write the best scales into the model.
+    """
+    from polyscore.recipes.mmdisco.scale import PAPER_GRID, load_guided, tune
+    from polyscore.recipes.tables import show
+
+    chosen = grid or {name: list(PAPER_GRID) for name in load_guided(model)[0].paths}
+    with progress("scales") as bar:
+        rows = tune(model, real, chosen, out, n, seeds, steps, keep, bar)
+    say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}, {steps} steps; best first"))
+
+
+RECIPES: dict[str, Callable[..., None]] = {"mmdisco-toy": mmdisco_toy, "scales": scales}
 TRAINERS: dict[str, Callable[..., None]] = {"mmdisco-toy": train_mmdisco_toy}
