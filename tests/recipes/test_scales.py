@@ -11,6 +11,7 @@ from polyscore.composer import Composer
 from polyscore.denoisers import Independent
 from polyscore.errors import PolyscoreError
 from polyscore.guided import Guided
+from polyscore.networks.mlp import JointDenoiser
 from polyscore.networks.ratio import RatioMLP
 from polyscore.oracles import ExactRatio, GaussianDenoiser
 from polyscore.paths import VPSDE
@@ -34,10 +35,12 @@ def test_the_exact_ratio_wants_scale_one():
 
 
 def test_the_command_writes_table_and_model(tmp_path, capsys):
+    small = {"width": 16, "depth": 1, "hidden": 16, "embed": 16}
+    apart = Independent(JointDenoiser({"x": (1,)}, **small), JointDenoiser({"y": (1,)}, **small))
     ratio = Discriminator(RatioMLP({"x": (1,), "y": (1,)}, width=16, depth=1, hidden=16, embed=16), PATHS)
     save_tensors({k: v.float() for k, v in JOINT.draw(40, torch.Generator().manual_seed(1)).items()}, tmp_path / "real.safetensors")
-    save_module(Guided(BASE, ratio), tmp_path / "model")
-    Composer({}, Guided(BASE, ratio)).save(tmp_path / "composer")
+    save_module(Guided(apart, ratio), tmp_path / "model")
+    Composer({}, Guided(apart, ratio)).save(tmp_path / "composer")
     options = ["--real", str(tmp_path / "real.safetensors"), "--n", "20", "--steps", "2", "--seeds", "[0]", "--keep", "true"]
     for model in ("model", "composer"):
         table = tmp_path / f"{model}-scales.json"
@@ -45,7 +48,7 @@ def test_the_command_writes_table_and_model(tmp_path, capsys):
         assert cli.main([*arguments, *options]) == 0
         assert table.exists()
         assert load_guided(str(tmp_path / model))[0].scale == {"x": 2.0, "y": 3.0}
-    save_module(BASE, tmp_path / "plain")
+    save_module(apart, tmp_path / "plain")
     assert cli.main(["recipe", "scales", "--model", str(tmp_path / "plain"), *options]) == 2
     assert "guided by a ratio" in capsys.readouterr().err
     assert isinstance(load_module(tmp_path / "model"), Guided)
