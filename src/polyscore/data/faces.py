@@ -96,9 +96,9 @@ def load_celebamask(
         raise DataError(f"{root / FOLDERS[2]}: no attribute {unknown[0]!r}")
     parts: dict[int, list[Path]] = {}
     for file in sorted((root / FOLDERS[1]).glob("*/*.png")):
-        number, _, part = file.stem.partition("_")
-        if part != "skin" and number.isdigit():
-            parts.setdefault(int(number), []).append(file)
+        digits, _, part = file.stem.partition("_")
+        if part != "skin" and digits.isdigit():
+            parts.setdefault(int(digits), []).append(file)
     chosen = sorted(table) if rows is None else list(rows)
     images, masks, vectors = [], [], []
     for number in chosen:
