@@ -22,7 +22,7 @@ from polyscore.adapters.conformance import deviation, pair_deviation  # noqa: E4
 from polyscore.recipes.tables import Measured, show, write_table  # noqa: E402
 from polyscore.terminal import say  # noqa: E402
 
-LIMIT, STEPS, SAMPLES, SEEDS = 1e-4, 6, 2, (0, 1, 2)
+LIMIT, STEPS, SAMPLES, SEEDS = 1e-4, 4, 2, (0, 1, 2)
 UNIT = 1e-6
 
 

@@ -92,3 +92,26 @@ def test_what_is_no_pipeline_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(CheckpointError, match="not a diffusers pipeline"):
         load_pipeline(str(tmp_path))
+
+
+def test_arguments_that_would_be_ignored_are_refused(family: Family) -> None:
+    source = str(family("stable_diffusion"))
+    for name, line in (("heigth", "expected one of .*height"), ("guidance_scale", "is set by polyscore"), ("eta", "not supported")):
+        with pytest.raises(PolyscoreError, match=line):
+            PipelineExpert(source, "a cat", call={name: 1})
+
+
+def test_both_networks_of_wan_are_used(family: Family) -> None:
+    expert = PipelineExpert(str(family("wan_two")), "a cat", call=FAMILIES["wan_two"][1])
+    first, second = expert.pipe.transformer, expert.pipe.transformer_2
+    assert expert._which(900.0) is first
+    assert expert._which(800.0) is second
+
+
+def test_an_observed_state_costs_no_network_call(family: Family) -> None:
+    expert = PipelineExpert(str(family("stable_diffusion")), "a cat")
+    z = torch.randn(1, *expert.shapes["image"])
+    expert._networks = ()
+    found = expert({"image": z}, {"image": 0.0})["image"]
+    assert torch.equal(found.x0, z)
+    assert not found.eps.any()

@@ -429,6 +429,30 @@ def wan(folder: Path) -> Any:
     )
 
 
+def wan_two(folder: Path) -> Any:
+    """Wan 2.2: a second network below the boundary."""
+    pipe = wan(folder)
+    torch.manual_seed(13)
+    second = diffusers.WanTransformer3DModel(**{k: v for k, v in pipe.transformer.config.items() if not k.startswith("_")})
+    parts = {**pipe.components, "transformer_2": second}
+    return diffusers.WanPipeline(**parts, boundary_ratio=0.875)
+
+
+def latent_consistency(folder: Path) -> Any:
+    """A network that takes its guidance as an input."""
+    torch.manual_seed(14)
+    return diffusers.LatentConsistencyModelPipeline(
+        unet=text_unet(time_cond_proj_dim=32),
+        vae=image_vae(),
+        text_encoder=clip_text(),
+        tokenizer=clip_tokenizer(folder / "tok"),
+        scheduler=diffusers.LCMScheduler(**LATENT, clip_sample=False, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 def ddpm(folder: Path) -> Any:
     torch.manual_seed(10)
     unet = diffusers.UNet2DModel(
@@ -475,6 +499,8 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "stable_audio": (stable_audio, {"audio_end_in_s": 1.0}),
     "ltx": (ltx, {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 16}),
     "wan": (wan, {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": 16}),
+    "wan_two": (wan_two, {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": 16}),
+    "latent_consistency": (latent_consistency, {}),
     "ddpm": (ddpm, {}),
     "dit": (dit, {}),
 }

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from polyscore.adapters.pipelines import fingerprint as fingerprint_of
 from polyscore.adapters.pipelines import load_pipeline
 from polyscore.codecs.base import Codec
-from polyscore.errors import PolyscoreError
+from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.spec import register
 
 __all__ = ["PipelineCodec", "codec_of", "frames_a_second", "media_of", "sample_rate"]
@@ -31,12 +32,27 @@ class PipelineCodec(Codec):
     Args:
         source: folder or hub id of the pipeline, or a pipeline in memory. latent_shape: of the expert's states.
         modality: "image", "video" or "audio". data_shape: found by decoding once, if not given; a shorter sound is a cut.
+        fingerprint: of the autoencoder's weights, when stored: others at `source` are then refused.
+
+    Raises:
+        CheckpointError: a source that cannot be loaded or has changed.
     """
 
-    def __init__(self, source: Any, latent_shape: Sequence[int], modality: str = "image", data_shape: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        source: Any,
+        latent_shape: Sequence[int],
+        modality: str = "image",
+        data_shape: Sequence[int] | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
         super().__init__()
         self._pipe = load_pipeline(source) if isinstance(source, str) else source
         self._vae: Any = (getattr(self._pipe, "vae", None) or getattr(self._pipe, "vqvae", None),)
+        parts = [part for part in (self.vae, getattr(self._pipe, "vocoder", None)) if part is not None]
+        found = fingerprint_of(*parts)
+        if fingerprint is not None and fingerprint != found:
+            raise CheckpointError(f"{source}: expected an autoencoder with weights {fingerprint}, found {found}")
         self.modality, self.latent_shape = modality, tuple(latent_shape)
         self._full: tuple[int, ...] = ()
         if data_shape is None or modality == "audio":
@@ -44,7 +60,7 @@ class PipelineCodec(Codec):
                 self._full = tuple(self._decode(torch.zeros(1, *self.latent_shape)).shape[1:])
         self.data_shape = tuple(data_shape or self._full)
         if "_spec" in self.__dict__:
-            self._spec: dict[str, Any] = {**self.__dict__["_spec"], "data_shape": list(self.data_shape)}
+            self._spec: dict[str, Any] = {**self.__dict__["_spec"], "data_shape": list(self.data_shape), "fingerprint": found}
 
     @property
     def vae(self) -> Any:
@@ -160,7 +176,8 @@ def frames_a_second(pipe: Any, call: Any) -> float:
 
 
 def _statistic(vae: nn.Module, name: str) -> Tensor | None:
-    value = getattr(vae, name, None) if isinstance(getattr(vae, name, None), Tensor) else getattr(vae.config, name, None)
+    value = dict(vae.named_buffers()).get(name)
+    value = getattr(vae.config, name, None) if value is None else value
     return None if value is None else torch.as_tensor(value, dtype=torch.float32)
 
 

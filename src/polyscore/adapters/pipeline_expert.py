@@ -21,6 +21,10 @@ from polyscore.spec import register
 
 __all__ = ["PipelineExpert"]
 
+# Arguments of a pipeline's call that are this module's own, or that change its rule in ways an expert does not follow.
+_OWN = ("prompt", "negative_prompt", "class_labels", "batch_size", "latents", "generator", "num_inference_steps", "output_type")
+_RULES = ("guidance_rescale", "eta", "skip_guidance_layers", "guidance_scale_2", "timesteps", "sigmas", "true_cfg_scale")
+
 
 @register
 class PipelineExpert(AdaptedExpert):
@@ -59,6 +63,7 @@ class PipelineExpert(AdaptedExpert):
         if "_spec" in self.__dict__:
             self._spec: dict[str, Any] = {**self.__dict__["_spec"], "fingerprint": found}
         self.source, self.weights = source, found
+        _check_call(pipe, dict(call or {}))
         self._pipe, self._arguments, self._negative = pipe, dict(call or {}), negative_prompt
         self._embedded = getattr(networks[0].config, "time_cond_proj_dim", None) is not None
         self.guidance = 1.0 if self._embedded else float(guidance)
@@ -190,6 +195,19 @@ class PipelineExpert(AdaptedExpert):
         boundary = getattr(self._pipe.config, "boundary_ratio", None)
         late = len(networks) > 1 and boundary is not None and timestep < boundary * self.convention.steps
         return networks[1 if late else 0]
+
+
+def _check_call(pipe: Any, call: Mapping[str, Any]) -> None:
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    scale = () if "true_cfg_scale" in accepted else ("guidance_scale",)
+    for name in call:
+        if name in _OWN + _RULES + scale:
+            raise PolyscoreError(
+                f"{type(pipe).__name__}: call argument {name!r} is set by polyscore (guidance, plan, prompt) or not supported"
+            )
+        if name not in accepted:
+            known = sorted(set(accepted) - {"self", *_OWN, *_RULES, *scale})
+            raise PolyscoreError(f"{type(pipe).__name__}: call argument {name!r}, expected one of {', '.join(known)}")
 
 
 def _label(pipe: Any, prompt: str | None) -> int:
