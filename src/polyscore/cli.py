@@ -27,8 +27,11 @@ def sample(
     batch_size: int = 64,
     steps: int | None = None,
     solver: Literal["dpmpp", "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama"] | None = None,
-    grid: Literal["uniform", "log_snr", "karras"] | None = None,
+    grid: Literal["uniform", "log_snr", "centred", "karras"] | None = None,
     guidance: float | None = None,
+    particles: int | None = None,
+    population: Literal["sample", "run"] | None = None,
+    diagnostics: bool = False,
     conditioning: Literal["time", "clean", "scaled", "noised", "resample"] | None = None,
 ) -> None:
     """Generate modalities as ordinary files, from any subset of the others.
@@ -45,17 +48,27 @@ def sample(
         solver: by default the model's own.
         grid: spacing of the times.
         guidance: strength of subset guidance.
+        particles: weighted particles a sample, which make guidance exact (docs/product.md).
+        population: who shares the particles, each sample its own or the whole batch.
+        diagnostics: also write OUT/diagnostics.png and .json, what the experts said at every step.
         conditioning: how observed modalities enter.
     """
     from polyscore import generate
+    from polyscore.sampling.diagnostics import Recorder
 
-    named = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
+    named: dict[str, Any] = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
+    named |= {"particles": particles, "population": population}
     options = {k: v for k, v in named.items() if v is not None}
+    recorder = Recorder() if diagnostics else None
     with progress("sampling") as bar:
         if repeat is not None:
             files = generate.repeat(repeat, out, bar)
         else:
-            files = generate.generate(model, out, n, given, seed, batch_size, options, bar)
+            files = generate.generate(model, out, n, given, seed, batch_size, options, bar, recorder)
+    if recorder is not None and recorder.steps:
+        from polyscore.report.diagnostics import write_diagnostics
+
+        write_diagnostics(recorder, out)
     say(f"{len(files)} files in {out}")
 
 

@@ -36,6 +36,7 @@ def generate(
     batch_size: int = 64,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    recorder: Callable[[Step], None] | None = None,
 ) -> list[Path]:
     """Sample n items and write one file an item and generated modality: OUT/0000_image.png, OUT/0000_speech.wav, ...
 
@@ -44,7 +45,7 @@ def generate(
 
     Args:
         model: folder, shipped name or hub id. given: ordinary file of each observed modality.
-        options: of `Composer.sample`. progress: called with (steps done, steps in all).
+        options: of `Composer.sample`. progress: called with (steps done, steps in all). recorder: a callback of `sample`.
 
     Raises:
         PolyscoreError: any input that cannot be used; nothing is half-written.
@@ -55,7 +56,7 @@ def generate(
         raise PolyscoreError(f"n is {n}, expected at least 1")
     composer = Composer.load(model)
     rows = composer.encode({name: composer.read(name, path) for name, path in (given or {}).items()})
-    return _write_run(composer, _run(composer, model, n, rows, seed, batch_size, options or {}), rows, Path(out), progress)
+    return _write_run(composer, _run(composer, model, n, rows, seed, batch_size, options or {}), rows, Path(out), progress, recorder)
 
 
 def repeat(result: str | os.PathLike[str], out: str | os.PathLike[str], progress: Progress | None = None) -> list[Path]:
@@ -91,7 +92,14 @@ def _run(
     }
 
 
-def _write_run(composer: Composer, run: dict[str, Any], given: Mapping[str, Tensor], out: Path, progress: Progress | None) -> list[Path]:
+def _write_run(
+    composer: Composer,
+    run: dict[str, Any],
+    given: Mapping[str, Tensor],
+    out: Path,
+    progress: Progress | None,
+    recorder: Callable[[Step], None] | None = None,
+) -> list[Path]:
     made = [name for name in composer.modalities if name not in given or partial(composer.denoiser.paths[name], given[name])]
     if not made:
         raise PolyscoreError(f"given: all modalities ({', '.join(composer.modalities)}) are given, nothing is left to generate")
@@ -103,7 +111,7 @@ def _write_run(composer: Composer, run: dict[str, Any], given: Mapping[str, Tens
         if share(all(_same(path, run) for path in paths.values())):
             continue
         latents = composer.sample_latents(
-            len(rows), given=given, seed=run["seed"], first=start, callback=_bar(progress, start, run), **run["options"]
+            len(rows), given=given, seed=run["seed"], first=start, callback=_bar(progress, start, run, recorder), **run["options"]
         )
         data = composer.decode({name: latents[name] for name in {*made, *_sounds(composer, made)}})
         values = {(i, name): data[name][i - start] for i, name in paths}
@@ -132,11 +140,19 @@ def _write(composer: Composer, paths: Mapping[tuple[int, str], Path], values: Ma
     return ""
 
 
-def _bar(progress: Progress | None, start: int, run: Mapping[str, Any]) -> Callable[[Step], None] | None:
-    if progress is None:
-        return None
+def _bar(
+    progress: Progress | None, start: int, run: Mapping[str, Any], recorder: Callable[[Step], None] | None
+) -> Callable[[Step], None] | None:
+    """One callback for the progress bar and the recorder."""
     batches, done = -(-run["n"] // run["batch_size"]), start // run["batch_size"]
-    return lambda step: progress(done * step.steps + step.index + 1, batches * step.steps)
+
+    def both(step: Step) -> None:
+        if progress is not None:
+            progress(done * step.steps + step.index + 1, batches * step.steps)
+        if recorder is not None:
+            recorder(step)
+
+    return None if progress is None and recorder is None else both
 
 
 def _same(path: Path, run: Mapping[str, Any]) -> bool:

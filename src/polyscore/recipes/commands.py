@@ -11,6 +11,7 @@ from polyscore.recipes.digits.joint import JOINT_TRAINING, Network, train_joint
 from polyscore.recipes.digits.judges import train_judge
 from polyscore.recipes.mmdisco.commands import RECIPES, TRAINERS
 from polyscore.recipes.polymnist import commands as polymnist
+from polyscore.recipes.product import commands as product
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
 from polyscore.training.joint import JointObjective
@@ -167,3 +168,5 @@ EVALUATE: dict[str, Callable[..., None]] = {
 RECIPE: dict[str, Callable[..., None]] = {**RECIPES}
 TRAIN |= polymnist.TRAIN
 EVALUATE |= polymnist.EVALUATE
+TRAIN |= product.TRAIN
+EVALUATE |= product.EVALUATE

@@ -1,4 +1,4 @@
-"""Time grids: falling times from 1 to 0 with `steps` steps, spaced in t, in log-SNR, or as Karras et al. space sigma = S / A."""
+"""Time grids: `steps` falling steps from 1 to 0, spaced in t, in log-SNR (evenly or centred), or as Karras et al. space sigma = S / A."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from polyscore.errors import PolyscoreError
 from polyscore.paths import GaussianPath
 
-__all__ = ["GRIDS", "karras", "log_snr", "make_grid", "uniform"]
+__all__ = ["GRIDS", "centred", "karras", "log_snr", "make_grid", "uniform"]
 
 Grid = list[float]
 
@@ -29,6 +29,14 @@ def log_snr(steps: int, path: GaussianPath, limits: tuple[float, float] = (-10.0
     return _times(path, levels)
 
 
+def centred(steps: int, path: GaussianPath, limits: tuple[float, float] = (-10.0, 10.0), focus: float = 2.0) -> Grid:
+    """log-SNR spaced as sinh(focus u) for u even in [-1, 1], then 0: finest where signal and noise are equal, where most is decided."""
+    low, high = max(path.log_snr(1.0), limits[0]), min(path.log_snr(0.0), limits[1])
+    u = torch.linspace(-1, 1, steps, dtype=torch.float64)
+    bent = torch.sinh(focus * u) / math.sinh(focus)
+    return _times(path, torch.where(u < 0, -low * bent, high * bent))
+
+
 def karras(steps: int, path: GaussianPath, rho: float = 7.0, sigmas: tuple[float, float] = (0.01, 100.0)) -> Grid:
     """sigma_i = (sigma_max^(1/rho) + i/(N-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho, then 0 (Karras et al. 2022, Eq. 5)."""
     largest = min(math.exp(-0.5 * path.log_snr(1.0)) if path.log_snr(1.0) > -math.inf else math.inf, sigmas[1])
@@ -41,7 +49,7 @@ def _times(path: GaussianPath, levels: torch.Tensor) -> Grid:
     return [*path.time_of(levels).tolist(), 0.0]
 
 
-GRIDS: dict[str, Callable[[int, GaussianPath], Grid]] = {"uniform": uniform, "log_snr": log_snr, "karras": karras}
+GRIDS: dict[str, Callable[[int, GaussianPath], Grid]] = {"uniform": uniform, "log_snr": log_snr, "centred": centred, "karras": karras}
 
 
 def make_grid(kind: str | Sequence[float], steps: int, path: GaussianPath | None) -> Grid:

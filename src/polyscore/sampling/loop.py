@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -45,6 +45,15 @@ class Step:
     first: int
     z: State
     predictions: Mapping[str, Any]
+
+
+@runtime_checkable
+class Summed(Protocol):
+    """A callback that sums up what it saw; a run puts that into its `.info`."""
+
+    def summary(self) -> dict[str, Any]:
+        """What it saw."""
+        ...
 
 
 class Samples(dict[str, Tensor]):
@@ -91,7 +100,8 @@ def sample(
         grid: "uniform" in t, "log_snr", "karras" (spaced for the first generated Gaussian modality), or falling times.
         conditioning: how `given` enters; see `polyscore.sampling.conditioning`. resamplings: rounds of `resample`.
         seed: sample i depends on (seed, i) only, not on n or the batch. first: number of the first sample.
-        batch_size: samples at a time; all by default. callback: called after every step with a `Step`.
+        batch_size: samples at a time; all by default. callback: called after every step with a `Step`; a
+            `polyscore.sampling.diagnostics.Recorder` also puts its summary into `.info["diagnostics"]`.
 
     Returns:
         All modalities, the given ones included; `.info` has steps, solver, evaluations (calls and rows a sample), seconds, and under
@@ -134,6 +144,8 @@ def sample(
     }
     if many is not None:
         info["particles"] = summary(many, [facts for _, facts in batches], approximations(denoiser))
+    if isinstance(callback, Summed):
+        info["diagnostics"] = callback.summary()
     return Samples(joined, info)
 
 
@@ -170,7 +182,7 @@ def _batch(
     start = {name: path.start(walk.times[0], name, denoiser.shapes[name], streams) for name, path in denoiser.paths.items()}
     population = None
     if options.particles is not None:
-        if options.particles.population == "run":
+        if options.particles.population != "sample":
             check_shared(shown, part)
         population = Population.of(options.particles, walk, seed, [first + i for i in rows], device)
     run = Run(0, start, rows=own, n=n, first=first, shared=population is not None and population.groups < len(rows))

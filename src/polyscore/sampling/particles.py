@@ -46,19 +46,20 @@ class Particles:
         count: K, particles a requested sample.
         population: "sample": every sample has K particles of its own, one of which is drawn; samples are independent of each other and
             of the batch. "run": all n K particles of a batch are one population, from which n are drawn: less biased for the same
-            cost, but samples then depend on their batch mates, and must share their conditions.
+            cost, but samples then depend on their batch mates, and must share their conditions. A number: every so many samples of a
+            batch are one population.
         threshold: resample when the effective sample size falls below this share.
     """
 
     count: int = 8
-    population: Literal["sample", "run"] = "sample"
+    population: Literal["sample", "run"] | int = "sample"
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise PolyscoreError(f"particles is {self.count}, expected at least 1")
-        if self.population not in ("sample", "run"):
-            raise PolyscoreError(f"particle population {self.population!r}: expected sample or run")
+        if self.population not in ("sample", "run") and not (isinstance(self.population, int) and self.population > 0):
+            raise PolyscoreError(f"particle population {self.population!r}: expected sample, run or a number of samples")
         if not 0 <= self.threshold <= 1:
             raise PolyscoreError(f"particle threshold is {self.threshold:g}, expected a number from 0 to 1")
 
@@ -122,10 +123,12 @@ class Population:
     @classmethod
     def of(cls, particles: Particles, walk: Walk, seed: int, numbers: list[int], device: torch.device) -> Population:
         """The population of the samples with these numbers: a group each, or one for all."""
-        if particles.population == "sample":
-            return cls(walk, Streams(seed, numbers, device), len(numbers), particles.count, particles.threshold, 1)
-        streams = Streams(seed, [("run", numbers[0])], device)
-        return cls(walk, streams, 1, particles.count * len(numbers), particles.threshold, len(numbers))
+        wanted = {"sample": 1, "run": len(numbers)}.get(str(particles.population), particles.population)
+        assert isinstance(wanted, int)
+        if len(numbers) % wanted:
+            raise PolyscoreError(f"particles: a batch of {len(numbers)} samples cannot be cut into populations of {wanted}")
+        owners: list[Any] = numbers if wanted == 1 else [("run", number) for number in numbers[::wanted]]
+        return cls(walk, Streams(seed, owners, device), len(owners), particles.count * wanted, particles.threshold, wanted)
 
     def select(self, z: State, predictions: Mapping[str, Any], i: int) -> tuple[State, Mapping[str, Any]]:
         """States and predictions at grid point i, after weighing and, where the effective sample size is low, resampling."""
@@ -231,6 +234,7 @@ def summary(particles: Particles, batches: list[dict[str, Tensor]], approximate:
         "resamplings": float(facts["resamplings"].mean()),
         "log_normaliser": float(torch.logsumexp(logs, 0)) - math.log(groups),
         "log_normaliser_error": error,
+        "log_normalisers": logs.tolist(),
         "approximations": approximate,
     }
 
