@@ -67,7 +67,8 @@ class Table:
         n, size, axes = len(samples), self.joint.shape[0], range(self.joint.ndim)
         total = []
         for a, b in itertools.combinations(axes, 2):
-            wanted = self.joint.sum([k for k in axes if k not in (a, b)]).flatten()
+            others = [k for k in axes if k not in (a, b)]
+            wanted = (self.joint.sum(others) if others else self.joint).flatten()
             seen = torch.bincount(samples[:, a].long() * size + samples[:, b].long(), minlength=size * size) / n
             total.append(n * (seen - wanted).square().sum())
         return float(torch.stack(total).mean())
