@@ -68,7 +68,7 @@ def problems(seed: int = 0) -> Iterator[Problem]:
     for strength in (0.5, 1.0, 2.0, 3.0):
         yield _joint("subset guidance", strength)
         yield _joint("ratio", strength)
-    for size, length, experts in ((2, 4, 2), (3, 4, 2), (4, 4, 3), (2, 8, 3), (3, 6, 2), (5, 4, 4), (4, 5, 2), (6, 5, 2)):
+    for size, length, experts in ((2, 4, 2), (3, 4, 2), (4, 4, 3), (2, 8, 3), (3, 6, 2), (5, 4, 4), (3, 5, 3), (2, 6, 4)):
         yield _tokens(size, length, experts, generator)
 
 
