@@ -158,8 +158,8 @@ def class_table(
             done += 1
             if progress is not None:
                 progress(done, len(seeds) * len(settings))
-        rows = _rows(lab, seeds, settings, curve)
-        _write(out, rows, lab, codec, judge_file, n, seeds, training, continued)
+        so_far = [s for s in seeds if s == seed or f"{settings[-1]}|{s}|20 steps" in lab.cells]
+        _write(out, _rows(lab, so_far, settings, curve), lab, codec, judge_file, n, so_far, training, continued)
     best = _best(lab, seeds, settings)
     for seed in seeds:
         for name in ("vanilla", best):
