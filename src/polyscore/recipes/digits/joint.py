@@ -18,9 +18,11 @@ from polyscore.recipes.digits.codecs import SpeechChange
 from polyscore.training import Draw, Pairs, TrainConfig, fit
 from polyscore.training.joint import JointObjective
 
-__all__ = ["JOINT_TRAINING", "MEDIA", "Network", "latents_of_images", "latents_of_speech", "train_joint"]
+__all__ = ["DEFAULTS", "JOINT_TRAINING", "MEDIA", "OBJECTIVE", "Network", "latents_of_images", "latents_of_speech", "train_joint"]
 
 JOINT_TRAINING = TrainConfig(steps=20000, batch_size=256, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
+OBJECTIVE = JointObjective(jitter=0.5)
+DEFAULTS: dict[str, Any] = {"steps": 20, "guidance": 0.75}
 MEDIA: dict[str, dict[str, Any]] = {
     "image": {"kind": "image", "prepare": "digit"},
     "speech": {"kind": "audio", "rate": RATE, "prepare": "clip"},
@@ -32,7 +34,7 @@ class Network:
     """Size of the joint denoiser."""
 
     width: int = 384
-    depth: int = 4
+    depth: int = 3
     hidden: int = 512
     embed: int = 96
     dropout: float = 0.0
@@ -61,7 +63,7 @@ def train_joint(
     """
     torch.manual_seed(config.seed)
     parts: dict[str, Codec] = {name: load_module(Path(codecs) / name, Codec) for name in ("image", "speech")}
-    network, objective = network or Network(), objective or JointObjective()
+    network, objective = network or Network(), objective or OBJECTIVE
     images, sounds = load_mnist("train", data), load_fsdd("train", data)
     pairs = Pairs(
         {
@@ -73,7 +75,7 @@ def train_joint(
     settings = {"network": asdict(network), "objective": asdict(objective), "copies": copies}
     fit(denoiser, pairs, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
     meta = {"recipe": "digits", "dataset": "MNIST and FSDD, train splits, paired by digit", **settings, "training": asdict(config)}
-    composer = Composer(parts, denoiser.eval(), defaults, MEDIA, meta)
+    composer = Composer(parts, denoiser.eval(), DEFAULTS if defaults is None else defaults, MEDIA, meta)
     composer.save(out, dtype=torch.float16)
     return composer
 
