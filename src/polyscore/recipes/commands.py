@@ -73,7 +73,7 @@ def digits_joint(
     data: str | None = None,
     network: Network = NETWORK,
     objective: JointObjective = OBJECTIVE,
-    copies: int = 8,
+    copies: int = 4,
     training: TrainConfig = JOINT_TRAINING,
     defaults: dict[str, Any] | None = None,
 ) -> None:

@@ -45,7 +45,11 @@ class SpeechChange:
         y = augment_waves(x, draw, shift=self.shift, speed=self.speed, gain=self.gain, tilt=self.tilt, noise=self.noise)
         return warp_spectrogram(self.front.encode(y), draw, time=self.time, frequency=self.frequency)
 
-    def settings(self) -> dict[str, float]:
+    def scaled(self, factor: float) -> SpeechChange:
+        """The same changes, all `factor` times as strong."""
+        return SpeechChange(self.front, **{name: type(value)(value * factor) for name, value in self.settings().items()})
+
+    def settings(self) -> dict[str, Any]:
         """The numbers, for the checkpoint."""
         return {name: value for name, value in vars(self).items() if name != "front"}
 

@@ -21,7 +21,7 @@ from polyscore.training.joint import JointObjective
 __all__ = ["DEFAULTS", "JOINT_TRAINING", "MEDIA", "OBJECTIVE", "Network", "latents_of_images", "latents_of_speech", "train_joint"]
 
 JOINT_TRAINING = TrainConfig(steps=20000, batch_size=256, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
-OBJECTIVE = JointObjective(jitter=0.5)
+OBJECTIVE = JointObjective()
 DEFAULTS: dict[str, Any] = {"steps": 20, "guidance": 0.75}
 MEDIA: dict[str, dict[str, Any]] = {
     "image": {"kind": "image", "prepare": "digit"},
@@ -46,7 +46,7 @@ def train_joint(
     data: str | None = None,
     network: Network | None = None,
     objective: JointObjective | None = None,
-    copies: int = 8,
+    copies: int = 4,
     config: TrainConfig = JOINT_TRAINING,
     defaults: dict[str, Any] | None = None,
     progress: bool = True,
@@ -88,12 +88,15 @@ def latents_of_images(codec: Codec, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def latents_of_speech(codec: Codec, x: Tensor, copies: int = 1, seed: int = 0) -> Tensor:
-    """Posterior means and standard deviations of augmented recordings, (copies * N, 2, latent); the first copy is the recording itself."""
+def latents_of_speech(codec: Codec, x: Tensor, copies: int = 1, seed: int = 0, strength: float = 0.4) -> Tensor:
+    """Posterior means and standard deviations of augmented recordings, (copies * N, 2, latent); the first copy is the recording itself.
+
+    `strength` is relative to the codec's augmentation: changes as strong as those are heard in what the joint denoiser generates.
+    """
     assert isinstance(codec, Chain)
     front, vae = codec.stages
     assert isinstance(front, LogMel) and isinstance(vae, VAE)
-    change = SpeechChange(front)
+    change = SpeechChange(front).scaled(strength)
     found = []
     for copy in range(copies):
         for start in range(0, len(x), 300):

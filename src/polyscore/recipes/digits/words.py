@@ -44,7 +44,7 @@ def train_words(
     data: str | None = None,
     network: Network | None = None,
     objective: JointObjective | None = None,
-    copies: int = 8,
+    copies: int = 4,
     config: TrainConfig = WORDS_TRAINING,
     defaults: dict[str, Any] | None = None,
     progress: bool = True,
