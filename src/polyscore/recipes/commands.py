@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from polyscore.recipes.cdcd import commands as cdcd
 from polyscore.recipes.digits.codecs import IMAGE_TRAINING, SPEECH_TRAINING, train_image_codec, train_speech_codec
-from polyscore.recipes.digits.joint import JOINT_TRAINING, Network, train_joint
+from polyscore.recipes.digits.joint import JOINT_TRAINING, OBJECTIVE, Network, train_joint
 from polyscore.recipes.digits.judges import train_judge
 from polyscore.recipes.mmdisco.commands import RECIPES, TRAINERS
 from polyscore.recipes.polymnist import commands as polymnist
@@ -18,7 +18,7 @@ from polyscore.training.joint import JointObjective
 
 __all__ = ["EVALUATE", "RECIPE", "TRAIN"]
 
-NETWORK, OBJECTIVE = Network(), JointObjective()
+NETWORK = Network()
 
 
 def digits_image_codec(
@@ -74,7 +74,7 @@ def digits_joint(
     data: str | None = None,
     network: Network = NETWORK,
     objective: JointObjective = OBJECTIVE,
-    copies: int = 8,
+    copies: int = 4,
     training: TrainConfig = JOINT_TRAINING,
     defaults: dict[str, Any] | None = None,
 ) -> None:
@@ -97,7 +97,7 @@ def digits_joint(
 def evaluate_digits_command(
     model: str = "digits",
     out: str = "benchmarks/results/digits.json",
-    n: int = 1000,
+    n: int = 1500,
     balance: int = 5000,
     seeds: tuple[int, ...] = (0, 1, 2),
     data: str | None = None,
@@ -131,7 +131,7 @@ def evaluate_digits_command(
 def evaluate_digits_sweep(
     model: str = "digits",
     out: str = "benchmarks/results/digits-sweep.json",
-    n: int = 500,
+    n: int = 200,
     seeds: tuple[int, ...] = (0, 1, 2),
     data: str | None = None,
 ) -> None:

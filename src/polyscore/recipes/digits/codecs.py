@@ -45,7 +45,11 @@ class SpeechChange:
         y = augment_waves(x, draw, shift=self.shift, speed=self.speed, gain=self.gain, tilt=self.tilt, noise=self.noise)
         return warp_spectrogram(self.front.encode(y), draw, time=self.time, frequency=self.frequency)
 
-    def settings(self) -> dict[str, float]:
+    def scaled(self, factor: float) -> SpeechChange:
+        """The same changes, all `factor` times as strong."""
+        return SpeechChange(self.front, **{name: type(value)(value * factor) for name, value in self.settings().items()})
+
+    def settings(self) -> dict[str, Any]:
         """The numbers, for the checkpoint."""
         return {name: value for name, value in vars(self).items() if name != "front"}
 
@@ -121,7 +125,30 @@ def train_speech_codec(
         progress=progress,
         facts=settings,
     )
-    return _finish(codec, vae, x, Path(out) / "speech", {"dataset": "FSDD, train split", **settings, "training": asdict(config)})
+    smaller = without_idle(codec, x)
+    own = smaller.stages[1]
+    assert isinstance(own, VAE)
+    return _finish(smaller, own, x, Path(out) / "speech", {"dataset": "FSDD, train split", **settings, "training": asdict(config)})
+
+
+@torch.no_grad()
+def without_idle(codec: Chain, x: Tensor, most: float = 0.7) -> Chain:
+    """The speech codec without its idle latent dimensions: those in which more than `most` of the variance is the posterior's own noise.
+
+    Training with a KL term leaves such dimensions at N(0, 1) whatever the data, and the decoder learns not to read them.
+    """
+    vae = codec.eval().stages[1]
+    assert isinstance(vae, VAE)
+    means, deviations = (torch.cat(values) for values in zip(*(codec.posterior(part) for part in x.split(500)), strict=True))
+    noise = deviations.square().mean(0)
+    kept = (noise < most * (noise + means.var(0))).nonzero().flatten()
+    rows = torch.cat([kept, kept + len(noise)])
+    state = vae.state_dict()
+    state |= {name: state[name][rows] for name in ("encoder.head.weight", "encoder.head.bias")}
+    state |= {"decoder.stem.weight": state["decoder.stem.weight"][:, kept], "shift": state["shift"][kept], "scale": state["scale"][kept]}
+    smaller = speech_codec(len(kept))
+    smaller.stages[1].load_state_dict(state)
+    return smaller
 
 
 def _finish(codec: C, vae: VAE, x: Tensor, path: os.PathLike[str], meta: dict[str, Any]) -> C:

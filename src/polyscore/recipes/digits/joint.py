@@ -18,9 +18,11 @@ from polyscore.recipes.digits.codecs import SpeechChange
 from polyscore.training import Draw, Pairs, TrainConfig, fit
 from polyscore.training.joint import JointObjective
 
-__all__ = ["JOINT_TRAINING", "MEDIA", "Network", "latents_of_images", "latents_of_speech", "train_joint"]
+__all__ = ["DEFAULTS", "JOINT_TRAINING", "MEDIA", "OBJECTIVE", "Network", "latents_of_images", "latents_of_speech", "train_joint"]
 
 JOINT_TRAINING = TrainConfig(steps=20000, batch_size=256, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
+OBJECTIVE = JointObjective()
+DEFAULTS: dict[str, Any] = {"steps": 20, "guidance": 0.75}
 MEDIA: dict[str, dict[str, Any]] = {
     "image": {"kind": "image", "prepare": "digit"},
     "speech": {"kind": "audio", "rate": RATE, "prepare": "clip"},
@@ -32,7 +34,7 @@ class Network:
     """Size of the joint denoiser."""
 
     width: int = 384
-    depth: int = 4
+    depth: int = 3
     hidden: int = 512
     embed: int = 96
     dropout: float = 0.0
@@ -44,7 +46,7 @@ def train_joint(
     data: str | None = None,
     network: Network | None = None,
     objective: JointObjective | None = None,
-    copies: int = 8,
+    copies: int = 4,
     config: TrainConfig = JOINT_TRAINING,
     defaults: dict[str, Any] | None = None,
     progress: bool = True,
@@ -61,7 +63,7 @@ def train_joint(
     """
     torch.manual_seed(config.seed)
     parts: dict[str, Codec] = {name: load_module(Path(codecs) / name, Codec) for name in ("image", "speech")}
-    network, objective = network or Network(), objective or JointObjective()
+    network, objective = network or Network(), objective or OBJECTIVE
     images, sounds = load_mnist("train", data), load_fsdd("train", data)
     pairs = Pairs(
         {
@@ -73,7 +75,7 @@ def train_joint(
     settings = {"network": asdict(network), "objective": asdict(objective), "copies": copies}
     fit(denoiser, pairs, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
     meta = {"recipe": "digits", "dataset": "MNIST and FSDD, train splits, paired by digit", **settings, "training": asdict(config)}
-    composer = Composer(parts, denoiser.eval(), defaults, MEDIA, meta)
+    composer = Composer(parts, denoiser.eval(), DEFAULTS if defaults is None else defaults, MEDIA, meta)
     composer.save(out, dtype=torch.float16)
     return composer
 
@@ -86,12 +88,15 @@ def latents_of_images(codec: Codec, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def latents_of_speech(codec: Codec, x: Tensor, copies: int = 1, seed: int = 0) -> Tensor:
-    """Posterior means and standard deviations of augmented recordings, (copies * N, 2, latent); the first copy is the recording itself."""
+def latents_of_speech(codec: Codec, x: Tensor, copies: int = 1, seed: int = 0, strength: float = 0.4) -> Tensor:
+    """Posterior means and standard deviations of augmented recordings, (copies * N, 2, latent); the first copy is the recording itself.
+
+    `strength` is relative to the codec's augmentation: changes as strong as those are heard in what the joint denoiser generates.
+    """
     assert isinstance(codec, Chain)
     front, vae = codec.stages
     assert isinstance(front, LogMel) and isinstance(vae, VAE)
-    change = SpeechChange(front)
+    change = SpeechChange(front).scaled(strength)
     found = []
     for copy in range(copies):
         for start in range(0, len(x), 300):

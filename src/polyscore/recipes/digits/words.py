@@ -19,7 +19,7 @@ from polyscore.data.digits import load_fsdd, load_mnist
 from polyscore.metrics.coherence import class_shares
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.recipes.digits.evaluate import DigitsTest
-from polyscore.recipes.digits.joint import MEDIA, Network, latents_of_images, latents_of_speech
+from polyscore.recipes.digits.joint import MEDIA, OBJECTIVE, Network, latents_of_images, latents_of_speech
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.training import Pairs, TrainConfig, fit
 from polyscore.training.joint import JointObjective
@@ -44,7 +44,7 @@ def train_words(
     data: str | None = None,
     network: Network | None = None,
     objective: JointObjective | None = None,
-    copies: int = 8,
+    copies: int = 4,
     config: TrainConfig = WORDS_TRAINING,
     defaults: dict[str, Any] | None = None,
     progress: bool = True,
@@ -62,7 +62,7 @@ def train_words(
     parts: dict[str, Codec] = {name: load_module(Path(codecs) / name, Codec) for name in ("image", "speech")}
     words = letters()
     parts["word"] = words
-    network, objective = network or Network(), objective or JointObjective()
+    network, objective = network or Network(), objective or OBJECTIVE
     images, sounds = load_mnist("train", data), load_fsdd("train", data)
     sets = Pairs(
         {
