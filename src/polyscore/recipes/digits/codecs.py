@@ -15,6 +15,7 @@ from polyscore.checkpoint import save_module
 from polyscore.codecs import VAE, Chain, Codec, LogMel
 from polyscore.data.augment import augment_waves, warp_spectrogram
 from polyscore.data.digits import load_fsdd, load_mnist
+from polyscore.errors import PolyscoreError
 from polyscore.networks.conv import ConvDecoder, ConvEncoder, channels_last
 from polyscore.training import Draw, Samples, TrainConfig, fit
 from polyscore.training.codec import VAEObjective
@@ -52,6 +53,7 @@ class SpeechChange:
 
 def image_codec(latent: int = 20, widths: Sequence[int] = (32, 64)) -> VAE:
     """VAE of (1, 28, 28) pictures."""
+    _check(latent)
     shape = (1, 28, 28)
     return VAE(shape, latent, ConvEncoder(shape, 2 * latent, widths), ConvDecoder(shape, latent, widths), "sigmoid")
 
@@ -60,6 +62,7 @@ def speech_codec(
     latent: int = 48, encoder: Sequence[int] = (32, 64, 96), decoder: Sequence[int] = (32, 96, 128), dropout: float = 0.1
 ) -> Chain:
     """Log-mel spectrogram and VAE of one-second waveforms at 8 kHz."""
+    _check(latent)
     front = LogMel(n_fft=384, floor=0.1, mean=-1.3, std=1.4)
     shape = front.latent_shape
     down = ConvEncoder(shape, 2 * latent, encoder, patch=4, dropout=dropout)
@@ -122,6 +125,11 @@ def train_speech_codec(
         facts=settings,
     )
     return _finish(codec, vae, x, Path(out) / "speech", {"dataset": "FSDD, train split", **settings, "training": asdict(config)})
+
+
+def _check(latent: int) -> None:
+    if latent < 1:
+        raise PolyscoreError(f"latent: expected at least one dimension, found {latent}")
 
 
 def _finish(codec: C, vae: VAE, x: Tensor, path: os.PathLike[str], meta: dict[str, Any]) -> C:
