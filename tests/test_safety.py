@@ -212,3 +212,12 @@ def test_a_folder_that_cannot_be_written(fails, run_cli, tiny_model, tmp_path):
     code, _, error = run_cli("sample", "--model", tiny_model, "--out", tmp_path / "taken")
     assert code == 2 and error.count("\n") == 1 and "cannot write" in error
     assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_a_latent_without_dimensions(run_cli, tmp_path):
+    (tmp_path / "digits").mkdir()
+    np.savez(tmp_path / "digits/mnist.npz", train_images=np.zeros((4, 28, 28), np.uint8), train_labels=np.zeros(4, np.uint8))
+    for latent in (0, -3):
+        code, _, error = run_cli("train", "digits-image-codec", "--latent", latent, "--data", tmp_path, "--out", tmp_path / "out")
+        assert code == 2 and f"latent: expected at least one dimension, found {latent}" in error
+    assert not (tmp_path / "out").exists()

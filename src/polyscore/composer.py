@@ -223,7 +223,8 @@ def locate(source: str | os.PathLike[str], marker: str = "composer.json") -> Pat
         return path
     if str(source) in SHIPPED:
         return WEIGHTS / str(source)
-    if path.exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+    file = path.exists() or path.suffix in (".json", ".safetensors") or str(source).startswith((".", "/", "~"))
+    if file or str(source).count("/") != 1:
         raise CheckpointError(f"{source}: expected a folder with {marker}, a shipped name ({', '.join(SHIPPED)}) or a hub id OWNER/NAME")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -69,6 +69,8 @@ def prepare_folder(
     Raises:
         DataError: no such folder or table, no samples, names used twice, an unknown kind, or not one usable file.
     """
+    if not modalities or shard_size < 1:
+        raise DataError(f"{source}: expected at least one modality and one sample a shard, found {len(modalities)} and {shard_size}")
     specs = {name: _spec(name, options) for name, options in sorted(modalities.items())}
     items = list_items(source, specs)
     target = Path(out)
@@ -166,7 +168,11 @@ def _spec(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     spec = dict(options)
     if spec.get("kind") not in KINDS:
         raise DataError(f"modality {name!r}: expected a kind ({', '.join(KINDS)}), found {spec.get('kind')!r}")
-    if not spec.get("shape") or any(not isinstance(side, int) or side < 1 for side in spec["shape"]):
+    if (
+        not isinstance(spec.get("shape"), list | tuple)
+        or not spec["shape"]
+        or any(not isinstance(side, int) or side < 1 for side in spec["shape"])
+    ):
         raise DataError(f"modality {name!r}: expected a shape of positive numbers, found {spec.get('shape')!r}")
     return {**spec, "shape": list(spec["shape"])}
 

@@ -15,6 +15,7 @@ from polyscore.checkpoint import save_module
 from polyscore.codecs import VAE, Chain, Codec, LogMel
 from polyscore.data.augment import augment_waves, warp_spectrogram
 from polyscore.data.digits import load_fsdd, load_mnist
+from polyscore.errors import PolyscoreError
 from polyscore.networks.conv import ConvDecoder, ConvEncoder, channels_last
 from polyscore.training import Draw, Samples, TrainConfig, fit
 from polyscore.training.codec import VAEObjective
@@ -56,6 +57,7 @@ class SpeechChange:
 
 def image_codec(latent: int = 20, widths: Sequence[int] = (32, 64)) -> VAE:
     """VAE of (1, 28, 28) pictures."""
+    _check(latent)
     shape = (1, 28, 28)
     return VAE(shape, latent, ConvEncoder(shape, 2 * latent, widths), ConvDecoder(shape, latent, widths), "sigmoid")
 
@@ -64,6 +66,7 @@ def speech_codec(
     latent: int = 48, encoder: Sequence[int] = (32, 64, 96), decoder: Sequence[int] = (32, 96, 128), dropout: float = 0.1
 ) -> Chain:
     """Log-mel spectrogram and VAE of one-second waveforms at 8 kHz."""
+    _check(latent)
     front = LogMel(n_fft=384, floor=0.1, mean=-1.3, std=1.4)
     shape = front.latent_shape
     down = ConvEncoder(shape, 2 * latent, encoder, patch=4, dropout=dropout)
@@ -149,6 +152,11 @@ def without_idle(codec: Chain, x: Tensor, most: float = 0.7) -> Chain:
     smaller = speech_codec(len(kept))
     smaller.stages[1].load_state_dict(state)
     return smaller
+
+
+def _check(latent: int) -> None:
+    if latent < 1:
+        raise PolyscoreError(f"latent: expected at least one dimension, found {latent}")
 
 
 def _finish(codec: C, vae: VAE, x: Tensor, path: os.PathLike[str], meta: dict[str, Any]) -> C:
