@@ -167,6 +167,7 @@ def write_outcomes(out: str, outcomes: Sequence[Outcome], n: int, seconds: float
         "command": "polyscore evaluate product-exactness",
         "preset": f"{BUDGET} evaluations a sample on Gaussian paths, 4 a position on tokens; particles: one population a set",
         "split": "none (closed forms)",
+        "problems": sorted({o.problem for o in outcomes}),
         "n": n,
         "seeds": sorted({o.seed for o in outcomes}),
         "seeds_are": "independent sets of n samples of seed 0, drawn in one call",
