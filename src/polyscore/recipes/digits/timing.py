@@ -87,7 +87,7 @@ def against_diffusers(repeats: int = 15, seed: int = 0) -> dict[str, float]:
     from polyscore.adapters.schedulers import schedule_of
 
     model = denoiser(Linear())
-    scheduler = diffusers.DPMSolverMultistepScheduler(prediction_type="v_prediction")
+    scheduler: Any = diffusers.DPMSolverMultistepScheduler(prediction_type="v_prediction")
     schedule = schedule_of(scheduler, STEPS)
     grid = list(schedule.times)
     sizes = [shape[0] for shape in SHAPES.values()]
