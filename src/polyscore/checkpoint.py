@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.errors import CheckpointError
-from polyscore.files import atomic, write_text
+from polyscore.files import atomic
 from polyscore.spec import from_spec, to_spec
 
 __all__ = ["load_module", "load_state", "load_tensors", "read_json", "save_module", "save_tensors"]
@@ -26,14 +26,18 @@ FORMAT = 1
 def save_module(
     module: nn.Module, path: str | os.PathLike[str], *, meta: dict[str, Any] | None = None, dtype: torch.dtype | None = None
 ) -> Path:
-    """Write `path`.safetensors and `path`.json. Floating tensors are stored as `dtype` when given (shipped weights: float16)."""
+    """Write `path`.safetensors and `path`.json, both or neither. Floating tensors are stored as `dtype` when given (shipped: float16)."""
     target = Path(path)
     state = {k: v.detach().cpu() for k, v in module.state_dict().items()}
     if dtype is not None:
         state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-    digest = save_tensors(state, target.with_suffix(".safetensors"))
-    header = {"format": FORMAT, "spec": to_spec(module), "sha256": digest, "meta": meta or {}}
-    write_text(target.with_suffix(".json"), json.dumps(header, indent=1) + "\n")
+    data = _serialised(state)
+    header = {"format": FORMAT, "spec": to_spec(module), "sha256": hashlib.sha256(data).hexdigest(), "meta": meta or {}}
+    text = json.dumps(header, indent=1) + "\n"
+    # Both are on the disk before either takes its name: a full disk leaves an older checkpoint whole.
+    with atomic(target.with_suffix(".json")) as description, atomic(target.with_suffix(".safetensors")) as tensors:
+        description.write_text(text, encoding="utf-8")
+        tensors.write_bytes(data)
     return target
 
 
@@ -78,12 +82,16 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: object) ->
 
 def save_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> str:
     """Write a safetensors file atomically and return its SHA-256."""
-    from safetensors.torch import save
-
-    data = save({k: v.contiguous() for k, v in tensors.items()}, metadata=metadata)
+    data = _serialised(tensors, metadata)
     with atomic(path) as temporary:
         temporary.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
+
+
+def _serialised(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    from safetensors.torch import save
+
+    return save({k: v.contiguous() for k, v in tensors.items()}, metadata=metadata)
 
 
 def load_tensors(path: str | os.PathLike[str], sha256: str | None = None) -> dict[str, Tensor]:
@@ -117,5 +125,5 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({error})") from error

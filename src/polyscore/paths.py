@@ -82,16 +82,18 @@ class Path(abc.ABC):
         """A draw of the state from which sampling starts at time t, (B, *shape), from the streams `name` of `noise`."""
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (
-            type(self) is type(other) and _plain(getattr(self, "_spec", None)) == _plain(getattr(other, "_spec", None))
-        )
+        return self is other or (isinstance(other, Path) and type(self) is type(other) and self._arguments == other._arguments)
 
     def __hash__(self) -> int:
         return self._hash
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((type(self), repr(_plain(getattr(self, "_spec", None)))))
+        return hash((type(self), repr(self._arguments)))
+
+    @functools.cached_property
+    def _arguments(self) -> Any:
+        return _plain(getattr(self, "_spec", None))
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{k}={reprlib.repr(v)}" for k, v in getattr(self, "_spec", {}).items())

@@ -97,7 +97,7 @@ class Prediction:
         known, z, A, S = self._known, self.z, self.A, self.S
         if "x0" not in known:
             if "v" in known:
-                known["x0"] = (A * z - S * known["v"]) / (A * A + S * S)
+                known["x0"] = _blend(A, z, -S, known["v"], A * A + S * S)
             elif "flow" in known:
                 known["x0"] = (z - S * known["flow"]) / (A + S)
             else:
@@ -110,7 +110,7 @@ class Prediction:
         known, z, A, S = self._known, self.z, self.A, self.S
         if "eps" not in known:
             if "v" in known:
-                known["eps"] = (S * z + A * known["v"]) / (A * A + S * S)
+                known["eps"] = _blend(S, z, A, known["v"], A * A + S * S)
             elif "flow" in known:
                 known["eps"] = (z + A * known["flow"]) / (A + S)
             elif "score" in known:
@@ -188,6 +188,13 @@ class TokenPrediction:
     def from_logits(cls, logits: Tensor) -> TokenPrediction:
         """Normalise raw network outputs (B, L, K) in float32 or better."""
         return cls(torch.log_softmax(_wide(logits), dim=-1))
+
+
+def _blend(a: Time, x: Tensor, b: Time, y: Tensor, by: Time) -> Tensor:
+    """(a x + b y) / by; two operations where the coefficients are numbers."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor) or isinstance(by, Tensor):
+        return (a * x + b * y) / by
+    return torch.add(x * (a / by), y, alpha=b / by)
 
 
 def _divide(value: Tensor, by: Time) -> Tensor:

@@ -67,7 +67,8 @@ def to_spec(value: Any) -> Any:
     if hasattr(value, "_spec"):
         return {"class": type(value).__name__, **{name: to_spec(v) for name, v in value._spec.items()}}
     if isinstance(value, Mapping):
-        return {str(k): to_spec(v) for k, v in value.items()}
+        found = {str(k): to_spec(v) for k, v in value.items()}
+        return {"class": "dict", "items": found} if "class" in found else found
     if isinstance(value, list | tuple):
         return [to_spec(v) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -86,6 +87,8 @@ def from_spec(spec: Any) -> Any:
         return [from_spec(v) for v in spec]
     if not isinstance(spec, dict):
         return spec
+    if spec.get("class") == "dict" and isinstance(spec.get("items"), dict):
+        return {k: from_spec(v) for k, v in spec["items"].items()}  # a plain mapping with a key called "class"
     arguments = {k: from_spec(v) for k, v in spec.items() if k != "class"}
     if "class" not in spec:
         return arguments
@@ -100,6 +103,8 @@ def from_spec(spec: Any) -> Any:
 
 
 def _lookup(name: Any) -> type:
+    if not isinstance(name, str):
+        raise CheckpointError(f"a class is named by {name!r}, expected a text")
     if name not in _CLASSES:
         for room in _ROOMS:
             if name not in _CLASSES and importlib.util.find_spec(room) is not None:

@@ -61,3 +61,9 @@ def test_dtypes() -> None:
 def test_mix_is_the_same_everywhere() -> None:
     assert mix(0, 1, "x") == 2161805221870354529
     assert 0 <= mix("a", 2.5) < 2**63
+
+
+def test_a_row_is_seeded_by_mix() -> None:
+    for index in (7, (7, 2)):
+        generator = torch.Generator().manual_seed(mix(3, index, "x", "normal", 0))
+        assert torch.equal(Streams(3, [index]).normal("x", (4,))[0], torch.empty(4).normal_(generator=generator))

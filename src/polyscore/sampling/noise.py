@@ -23,7 +23,11 @@ def _place(count: int, numel: int) -> tuple[int, int, int]:
 
 def mix(*parts: object) -> int:
     """A 63-bit seed from any parts, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
+    return _seed(repr(parts))
+
+
+def _seed(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 class Streams:
@@ -61,10 +65,12 @@ class Streams:
     def _block(self, law: str, name: str, number: int, shape: tuple[int, ...]) -> Tensor:
         wide = self.dtype if self.dtype == torch.float64 else torch.float32
         block = torch.empty(len(self.indices), *shape, dtype=wide)
-        for row, index in enumerate(self.indices):
-            self._generator.manual_seed(mix(self.seed, index, name, law, number))
+        # The seed of a row is mix(seed, index, name, law, number), written out so that many rows cost little.
+        before, after = f"({self.seed!r}, ", f", {name!r}, {law!r}, {number!r})"
+        for row, index in zip(block.unbind(), self.indices, strict=True):
+            self._generator.manual_seed(_seed(f"{before}{index!r}{after}"))
             if law == "normal":
-                block[row].normal_(generator=self._generator)
+                row.normal_(generator=self._generator)
             else:
-                block[row].uniform_(generator=self._generator)
+                row.uniform_(generator=self._generator)
         return block.to(self.device, self.dtype)

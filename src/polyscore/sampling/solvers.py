@@ -81,20 +81,30 @@ class DPMpp:
         while order > 1 and history[-order][1] == -math.inf:
             order -= 1
         shrink = math.exp(now - nxt)
-        start = (s / S) * z + a * (1 - shrink) * p.x0
         if order == 1:
-            return start
+            return _sum((s / S, z), (a * (1 - shrink), p.x0))
         h = nxt - now
         (x1, lambda1) = history[-2]
         r0 = (now - lambda1) / h
         if order == 2:
-            return start + (0.5 * a * (1 - shrink) / r0) * (p.x0 - x1)
+            slope = 0.5 * a * (1 - shrink) / r0
+            return _sum((s / S, z), (a * (1 - shrink) + slope, p.x0), (-slope, x1))
         (x2, lambda2) = history[-3]
+        # D10 = (x0 - x1) / r0, D11 = (x1 - x2) / r1, D' = D10 + r0 / (r0 + r1) (D10 - D11), D'' = (D10 - D11) / (r0 + r1)
         r1 = (lambda1 - lambda2) / h
-        D10, D11 = (p.x0 - x1) / r0, (x1 - x2) / r1
-        slope = D10 + (r0 / (r0 + r1)) * (D10 - D11)
-        bend = (2 if self.full else 1) * (D10 - D11) / (r0 + r1)
-        return start + a * ((shrink - 1) / h + 1) * slope - a * ((shrink - 1 + h) / h**2 - 0.5) * bend
+        first, second = a * ((shrink - 1) / h + 1), -a * ((shrink - 1 + h) / h**2 - 0.5) * (2 if self.full else 1)
+        share = (first * r0 + second) / (r0 + r1)
+        c10, c11 = (first + share) / r0, -share / r1
+        return _sum((s / S, z), (a * (1 - shrink) + c10, p.x0), (c11 - c10, x1), (-c11, x2))
+
+
+def _sum(*terms: tuple[float, Tensor]) -> Tensor:
+    """sum_k c_k x_k, one operation a term."""
+    (c, x), *rest = terms
+    total = x * c
+    for c, x in rest:
+        total = total.add(x, alpha=c)
+    return total
 
 
 @dataclass(frozen=True)
