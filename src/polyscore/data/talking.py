@@ -7,6 +7,7 @@ Nothing but the placing in time and space is synthetic.
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyscore.data.digits import RATE, _read, data_folder, fit_clip, load_mnist
+from polyscore.data.digits import RATE, Labelled, _read, data_folder, fit_clip, load_mnist
 from polyscore.errors import DataError
 
 __all__ = ["FPS", "FRAMES", "KINDS", "SECONDS", "Clips", "Domain", "Speech", "load_speech", "place", "render", "talking_clips"]
@@ -111,7 +112,7 @@ def talking_clips(n: int, domain: Domain, seed: int, split: str = "train", folde
     Raises:
         DataError: the data are missing, or the domain holds nothing for a digit.
     """
-    images, speech = load_mnist(split, folder), load_speech(split, folder)
+    images, speech = _sources(split, folder)
     pictures = digits_of(images.x, images.labels, domain)
     voices = torch.isin(speech.speakers, torch.tensor(domain.speakers))
     g = torch.Generator().manual_seed(seed)
@@ -120,6 +121,11 @@ def talking_clips(n: int, domain: Domain, seed: int, split: str = "train", folde
     instants = FIRST + (LAST - FIRST) * torch.rand(n, generator=g)
     kinds, directions = torch.randint(3, (n,), generator=g), 2 * torch.randint(2, (n,), generator=g) - 1
     return Clips(render(images.x[one], instants, kinds, directions), place(speech.x[other], instants), labels, instants)
+
+
+@functools.lru_cache(maxsize=2)
+def _sources(split: str, folder: str | os.PathLike[str] | None) -> tuple[Labelled, Speech]:
+    return load_mnist(split, folder), load_speech(split, folder)
 
 
 def digits_of(x: Tensor, labels: Tensor, domain: Domain) -> Tensor:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, ToySize
+from polyscore.recipes.talking.experts import BASE_TRAINING as TALKING_BASE
+from polyscore.recipes.talking.experts import RATIO_TRAINING as TALKING_RATIO
+from polyscore.recipes.talking.experts import TalkingSize
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
 
 __all__ = ["RECIPES", "TRAINERS"]
 
 SIZE = ToySize()
+TALKING = TalkingSize()
 
 
 def mmdisco_toy(
@@ -103,5 +107,40 @@ def scales(
     say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}, {steps} steps; best first"))
 
 
-RECIPES: dict[str, Callable[..., None]] = {"mmdisco-toy": mmdisco_toy, "scales": scales}
+def mmdisco_talking(
+    out: str = "runs/talking",
+    table: str = "benchmarks/results/mmdisco-talking.json",
+    seeds: tuple[int, ...] = (0, 1, 2),
+    n: int = 500,
+    size: TalkingSize = TALKING,
+    base: TrainConfig = TALKING_BASE,
+    training: TrainConfig = TALKING_RATIO,
+    data: str | None = None,
+) -> None:
+    """Talking digits: video and sound models trained apart, joined by a discriminator; all losses, scales and domains, and a table.
+
+    Args:
+        out: folder of judges, codecs, base models and ratios; what is there is kept.
+        table: the JSON file.
+        seeds: of discriminators, fakes and samples.
+        n: samples a case and seed.
+        size: numbers of clips, width and depth of the base models, steps of the sampler.
+        base: training of a base model.
+        training: training of a discriminator.
+        data: folder with digits/mnist.npz and digits/fsdd.npz; default $POLYSCORE_DATA.
+    """
+    from polyscore.recipes.tables import show
+    from polyscore.recipes.talking.table import prepare, run_talking
+
+    prepare(out, size, base, data)
+    with progress("mmdisco-talking") as bar:
+        rows = run_talking(out, table, seeds, n, size, training, data, bar)
+    say(
+        show(
+            [row for row in rows if row.reach or "agreement" in row.measure], f"talking digits, n = {n}, seeds {list(seeds)}; saved {table}"
+        )
+    )
+
+
+RECIPES: dict[str, Callable[..., None]] = {"mmdisco-toy": mmdisco_toy, "mmdisco-talking": mmdisco_talking, "scales": scales}
 TRAINERS: dict[str, Callable[..., None]] = {"mmdisco-toy": train_mmdisco_toy}

@@ -12,8 +12,8 @@ from torch import Tensor
 from polyscore.checkpoint import load_module, save_module
 from polyscore.codecs import VAE, LogMel
 from polyscore.codecs.base import Codec
-from polyscore.data.digits import Labelled, load_mnist
-from polyscore.data.talking import FIRST, FRAMES, LAST, Speech, load_speech, place, render
+from polyscore.data.digits import Labelled
+from polyscore.data.talking import FIRST, FRAMES, LAST, Speech, _sources, place, render
 from polyscore.metrics.judges import Judge
 from polyscore.networks.conv import ConvDecoder, ConvEncoder, channels_last
 from polyscore.training import Draw, TrainConfig, fit
@@ -30,6 +30,8 @@ CODEC_TRAINING = {
 }
 JUDGE_TRAINING = TrainConfig(steps=700, batch_size=64, lr=2e-3, weight_decay=0.02, ema=0.995, checkpoint_every=600, log_every=200)
 LATENT = {"video": 32, "sound": 64}
+STATISTICS = 16
+"""Batches of 256 clips from which the latents are standardised."""
 
 
 def mel() -> LogMel:
@@ -93,7 +95,7 @@ class Stream:
 
 def items(modality: str, split: str, data: str | None) -> Labelled | Speech:
     """All pictures, or all recordings, of a split."""
-    return load_mnist(split, data) if modality == "video" else load_speech(split, data)
+    return _sources(split, data)[0 if modality == "video" else 1]
 
 
 def train_part(
@@ -132,7 +134,7 @@ def train_part(
 @torch.no_grad()
 def _standardise(vae: VAE, stream: Stream) -> None:
     vae.eval()
-    draws = [Draw(77, i, 256) for i in range(16)]
+    draws = [Draw(77, i, 256) for i in range(STATISTICS)]
     vae.fit_statistics(torch.cat([vae.encode(stream(draw)[stream.modality]) for draw in draws]))
 
 
