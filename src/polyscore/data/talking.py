@@ -112,7 +112,7 @@ def talking_clips(n: int, domain: Domain, seed: int, split: str = "train", folde
     Raises:
         DataError: the data are missing, or the domain holds nothing for a digit.
     """
-    images, speech = _sources(split, folder)
+    images, speech = _sources(split, None if folder is None else os.fspath(folder))
     pictures = digits_of(images.x, images.labels, domain)
     voices = torch.isin(speech.speakers, torch.tensor(domain.speakers))
     g = torch.Generator().manual_seed(seed)
@@ -124,7 +124,7 @@ def talking_clips(n: int, domain: Domain, seed: int, split: str = "train", folde
 
 
 @functools.lru_cache(maxsize=2)
-def _sources(split: str, folder: str | os.PathLike[str] | None) -> tuple[Labelled, Speech]:
+def _sources(split: str, folder: str | None) -> tuple[Labelled, Speech]:
     return load_mnist(split, folder), load_speech(split, folder)
 
 
