@@ -8,13 +8,13 @@ import shutil
 import pytest
 import torch
 
-from conftest import tiny_composer
 from polyscore.codecs import Identity
 from polyscore.composer import SHIPPED, WEIGHTS, Composer, locate
 from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.oracles import GaussianDenoiser
 from polyscore.paths import VPSDE
 from polyscore.ratios.subset import SubsetGuided
+from tiny import tiny_composer
 
 
 @pytest.fixture(scope="module")

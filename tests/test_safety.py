@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import tiny_composer
 from polyscore.checkpoint import save_tensors
+from tiny import tiny_composer
 
 
 @pytest.fixture

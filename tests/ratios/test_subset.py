@@ -109,7 +109,9 @@ def test_labels_are_repeated_with_the_rows() -> None:
         torch.testing.assert_close(found[i : i + 1], SubsetGuided(laws[label], 1.0)(row, t)["x"].eps, atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("condition", [{0: torch.tensor([0, 1, 0, 1, 1]), 1: None}, {0: "red"}, None, "red", 3, object()], ids=str)
+@pytest.mark.parametrize(
+    "condition", [{0: torch.tensor([0, 1, 0, 1, 1]), 1: None}, {0: "red"}, None, "red", 3, object()], ids=list("abcdef")
+)
 def test_a_condition_is_never_lost(condition) -> None:
     """Mappings, texts, numbers and other objects reach every row of the widened call."""
     seen = []

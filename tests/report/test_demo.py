@@ -14,13 +14,13 @@ import soundfile
 import torch
 from PIL import Image
 
-from conftest import tiny_composer
 from polyscore.composer import Composer
 from polyscore.data.digits import load_sklearn_digits
 from polyscore.errors import PolyscoreError
 from polyscore.report.demo import one_of_each, run_demo
 from polyscore.report.pictures import picture_url, sound_url, spectrogram, spectrogram_url
 from polyscore.report.timing import network_seconds, time_sampling
+from tiny import tiny_composer
 
 
 class Page(HTMLParser):

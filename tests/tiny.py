@@ -1,0 +1,29 @@
+"""A tiny, untrained digits Composer, made of the recipe's own classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from polyscore.codecs import VAE, Chain, LogMel
+from polyscore.composer import Composer
+from polyscore.networks.conv import ConvDecoder, ConvEncoder
+from polyscore.networks.mlp import JointDenoiser
+from polyscore.recipes.digits.joint import MEDIA
+
+IMAGE = (1, 28, 28)
+
+
+def tiny_composer() -> Composer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        image = VAE(IMAGE, 4, ConvEncoder(IMAGE, 8, (8, 8)), ConvDecoder(IMAGE, 4, (8, 8)), "sigmoid")
+        front = LogMel(n_fft=384, floor=0.1, mean=-1.3, std=1.4, iterations=2)
+        encoder, decoder = ConvEncoder(front.latent_shape, 12, (8, 8), patch=4), ConvDecoder(front.latent_shape, 6, (8, 8), patch=4)
+        denoiser = JointDenoiser({"image": (4,), "speech": (6,)}, width=16, depth=1, hidden=16, embed=16)
+        for module in denoiser.modules():  # an untrained head is zero: nothing would depend on anything
+            if isinstance(module, nn.Linear) and not module.weight.any():
+                nn.init.normal_(module.weight, std=0.2)
+        speech = Chain([front, VAE(front.latent_shape, 6, encoder, decoder)])
+    meta = {"recipe": "digits", "dataset": "none: not trained"}
+    return Composer({"image": image.eval(), "speech": speech.eval()}, denoiser.eval(), {"steps": 4, "guidance": 1.0}, MEDIA, meta)
