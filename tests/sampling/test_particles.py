@@ -183,7 +183,7 @@ def test_evaluations_calls_and_correctors() -> None:
     ("options", "message"),
     [
         ({"particles": 0}, "particles is 0"),
-        ({"particles": 2, "population": "none"}, "expected sample or run"),
+        ({"particles": 2, "population": "none"}, "expected sample, run or a number of samples"),
         ({"particles": 2, "solver": "heun"}, "need a solver with noise"),
         ({"particles": 2, "conditioning": "resample"}, "back in time"),
     ],
