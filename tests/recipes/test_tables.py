@@ -30,6 +30,13 @@ def test_tables_come_back_and_become_markdown(tmp_path):
     assert fill(page, tmp_path) == f"before\n<!-- results: digits-x -->\n{text}<!-- end -->\nafter"
 
 
+def test_a_block_may_show_the_first_rows(tmp_path):
+    rows = [Measured("first", [1.0], (">=", 0.9)), Measured("second", [1.0], (">=", 0.9))]
+    write_table(tmp_path / "digits-x.json", rows, {"command": "x"})
+    shown = fill("<!-- results: digits-x first 1 -->\n<!-- end -->", tmp_path)
+    assert "| first |" in shown and "| second |" not in shown and fill(shown, tmp_path) == shown
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
 def test_every_result_is_whole(path):
     table = json.loads(path.read_text())
@@ -50,5 +57,5 @@ def test_every_result_is_whole(path):
 def test_pages_show_the_stored_results(page):
     text = page.read_text(encoding="utf-8")
     assert fill(text, ROOT / "benchmarks" / "results") == text, "run: python benchmarks/readme.py"
-    for name in re.findall(r"<!-- results: ([\w-]+) -->", text):
+    for name in re.findall(r"<!-- results: ([\w-]+)", text):
         assert (ROOT / "benchmarks" / "results" / f"{name}.json").is_file()

@@ -98,26 +98,28 @@ def show(rows: Sequence[Measured], title: str) -> Any:
     return table
 
 
-_BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- results: ([\w-]+)(?: first (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill(text: str, folder: str | os.PathLike[str]) -> str:
-    """A Markdown text with every block `<!-- results: NAME -->` ... `<!-- end -->` filled with the table `folder`/NAME.json."""
+    """A Markdown text with every block `<!-- results: NAME -->` ... `<!-- end -->` filled with the table `folder`/NAME.json.
+
+    `<!-- results: NAME first N -->` shows the first N of its rows that have a number to reach.
+    """
 
     def block(found: re.Match[str]) -> str:
-        return found[1] + markdown(read_table(Path(folder) / f"{found[2]}.json")) + found[3]
+        return found[1] + markdown(read_table(Path(folder) / f"{found[2]}.json"), int(found[3] or 1000)) + found[4]
 
     return _BLOCK.sub(block, text)
 
 
-def markdown(table: Mapping[str, Any]) -> str:
-    """The rows with a number to reach as a Markdown table, with the command that measures them."""
+def markdown(table: Mapping[str, Any], most: int = 1000) -> str:
+    """The first `most` rows with a number to reach as a Markdown table, with the command that measures them."""
     lines = ["| measure | measured | reach | reference | met |", "|---|---|---|---|---|"]
-    for row in table["rows"]:
-        if row["reach"] is not None:
-            spread = f" ± {row['sd']:.2g}" if len(row["values"]) > 1 else ""
-            met = "yes" if row["met"] else "no"
-            lines.append(f"| {row['measure']} | {row['mean']:.4g}{spread} | {row['reach']} | {row['reference']} | {met} |")
+    for row in [row for row in table["rows"] if row["reach"] is not None][:most]:
+        spread = f" ± {row['sd']:.2g}" if len(row["values"]) > 1 else ""
+        met = "yes" if row["met"] else "no"
+        lines.append(f"| {row['measure']} | {row['mean']:.4g}{spread} | {row['reach']} | {row['reference']} | {met} |")
     protocol = table["protocol"]
     known = ", ".join(f"{name} {protocol[name]}" for name in ("n", "seeds", "seconds") if name in protocol)
     return "\n".join([*lines, "", f"`{protocol['command']}` ({known})", ""])
