@@ -16,6 +16,14 @@ from polyscore.composer import Composer
 from polyscore.training.state import Folder
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Python's own handler, also where the tests were started in the background, which ignores SIGINT."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A folder of data with a few pictures of noise."""

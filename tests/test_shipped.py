@@ -46,11 +46,11 @@ def test_a_sample_and_its_repetition(run_cli, tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_takes_less_than_a_minute(tmp_path):
-    """In seconds of processor time on two threads, so that a busy machine does not fail it."""
+    """In seconds of processor time on one thread, so that a busy machine does not fail it."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     began = time.process_time()
     page = run_demo(tmp_path)
     torch.set_num_threads(threads)
     assert page.stat().st_size < 5_000_000
-    assert time.process_time() - began < 120
+    assert time.process_time() - began < 60

@@ -154,7 +154,7 @@ def plot(rows: Sequence[Measured], path: Path) -> None:
             values = [means[f"{name} (steps {s}, guidance {w:g})"] for s in STEPS]
             colour = colours(place / len(STRENGTHS))
             axis.errorbar(STEPS, [v for v, _ in values], [d for _, d in values], label=f"{w:g}", color=colour, marker="o", ms=3, lw=1.2)
-        axis.set(title=name, xscale="log", xticks=STEPS, xticklabels=[str(s) for s in STEPS], xlabel="steps", ylim=(0.4, 1.0))
+        axis.set(title=name, xscale="log", xticks=STEPS, xticklabels=[str(s) for s in STEPS], xlabel="steps", ylim=(0.75, 1.0))
         axis.minorticks_off()
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("coherence")
