@@ -142,7 +142,7 @@ def without_idle(codec: Chain, x: Tensor, most: float = 0.7) -> Chain:
     """
     vae = codec.eval().stages[1]
     assert isinstance(vae, VAE)
-    means, deviations = (torch.cat(values) for values in zip(*(codec.posterior(part) for part in x.split(500)), strict=True))
+    means, deviations = _posteriors(codec, x)
     noise = deviations.square().mean(0)
     kept = (noise < most * (noise + means.var(0))).nonzero().flatten()
     rows = torch.cat([kept, kept + len(noise)])
@@ -162,8 +162,13 @@ def _check(latent: int) -> None:
 def _finish(codec: C, vae: VAE, x: Tensor, path: os.PathLike[str], meta: dict[str, Any]) -> C:
     """Standardise the latents on the training data and save."""
     codec.eval()
-    with torch.no_grad():
-        means, deviations = zip(*(codec.posterior(part) for part in x.split(500)), strict=True)
-        vae.fit_statistics(torch.cat(means), torch.cat(deviations))
+    vae.fit_statistics(*_posteriors(codec, x))
     save_module(codec, path, dtype=torch.float16, meta=meta)
     return codec
+
+
+@torch.no_grad()
+def _posteriors(codec: Codec, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of the latents of x, (N, latent) each, in parts."""
+    means, deviations = zip(*(codec.posterior(part) for part in x.split(500)), strict=True)
+    return torch.cat(means), torch.cat(deviations)
