@@ -25,6 +25,7 @@ from polyscore.ratios.subset import SubsetGuided
 from polyscore.sampling.loop import Samples, sample
 from polyscore.sampling.processes import sample_across
 from polyscore.sampling.stages import sample_leaders
+from polyscore.sampling.starts import MomentStart
 from polyscore.sampling.tokens import partial
 
 __all__ = ["SHIPPED", "Composer"]
@@ -48,6 +49,7 @@ class Composer:
         defaults: arguments of `sample` where a call has none (steps, solver, guidance, ...).
         media: what an ordinary file of each modality is: {"kind": "audio", "rate": 8000} (see `polyscore.media.read`).
         meta: what trained it and the numbers it reaches.
+        start: where sampling begins (`polyscore.sampling.starts`); by default at standard normal noise.
 
     Raises:
         PolyscoreError: a codec whose latents are not the denoiser's states.
@@ -60,8 +62,9 @@ class Composer:
         defaults: Mapping[str, Any] | None = None,
         media: Mapping[str, Mapping[str, Any]] | None = None,
         meta: Mapping[str, Any] | None = None,
+        start: MomentStart | None = None,
     ) -> None:
-        self.codecs, self.denoiser = dict(codecs), denoiser
+        self.codecs, self.denoiser, self.start = dict(codecs), denoiser, start
         self.defaults, self.media, self.meta = dict(defaults or {}), dict(media or {}), dict(meta or {})
         for name, codec in self.codecs.items():
             expected = tuple(denoiser.shapes.get(name, ()))
@@ -153,7 +156,7 @@ class Composer:
         **options: Any,
     ) -> Samples:
         """Latents of n samples given latents, and given parts of the *data* of others (NaN: not seen); options as in `sample`."""
-        chosen = _checked({**self.defaults, **options})
+        chosen = _checked({"start": self.start, **self.defaults, **options})
         denoiser = self.operator(chosen.pop("guidance", 0.0), tuple(chosen.pop("window", (0.0, 1.0))))
         leaders = chosen.pop("leaders", None)
         if partly:
@@ -192,6 +195,8 @@ class Composer:
         for name, codec in self.codecs.items():
             save_module(codec, target / name, meta=getattr(codec, "_meta", None), dtype=dtype)
         save_module(self.denoiser, target / "denoiser", meta=getattr(self.denoiser, "_meta", None), dtype=dtype)
+        if self.start is not None:
+            save_module(self.start, target / "start")
         header = {"format": FORMAT, "codecs": sorted(self.codecs), "defaults": self.defaults, "media": self.media, "meta": self.meta}
         write_text(target / "composer.json", json.dumps(header, indent=1) + "\n")
         return target
@@ -207,7 +212,8 @@ class Composer:
         header = _header(folder / "composer.json")
         codecs = {name: load_module(folder / name, Codec) for name in header["codecs"]}
         denoiser = load_module(folder / "denoiser", Denoiser)
-        return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"))
+        start = load_module(folder / "start", MomentStart) if (folder / "start.json").exists() else None
+        return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"), start)
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:

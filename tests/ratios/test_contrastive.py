@@ -103,6 +103,17 @@ def test_trains_with_the_joint_objective_and_keeps_the_encoder(tmp_path):
     assert guided["c"].isfinite().all() and guided.info["evaluations_per_sample"] == 9
 
 
+def test_missing_modalities_take_no_part():
+    """What stands in the rows of a missing modality changes nothing."""
+    encoder, (z, _) = ContrastiveEncoder(SHAPES, 6, dropout=0.0), classes(12)
+    gone = torch.arange(12) % 3 == 0
+    batch = {name: value.unflatten(0, (2, 6)) for name, value in (z | {"a_missing": gone}).items()}
+    other = batch | {"a": torch.where(batch["a_missing"][..., None], 7.0, batch["a"])}
+    one, two = (ContrastiveObjective()(encoder, b, Draw(0, 0, 2))["loss"] for b in (batch, other))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, ContrastiveObjective()(encoder, {n: batch[n] for n in SHAPES}, Draw(0, 0, 2))["loss"])
+
+
 def test_refuses_a_network_without_context():
     with pytest.raises(PolyscoreError, match="context of 6 numbers, found 0"):
         Contextual(JointDenoiser(SHAPES, width=8, depth=1), ContrastiveEncoder(SHAPES, 6))

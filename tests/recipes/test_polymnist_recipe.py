@@ -46,7 +46,7 @@ def made(tmp_path_factory):
         patch.setattr(recipe, "MARGINAL_TRAINING", TINY)
         patch.setattr(recipe, "ENCODER_TRAINING", replace(TINY, batch_size=2))
         for name in ("m0", "m1", "m2"):
-            train_poly_codec(name, root / "codecs", 3, None, str(root), latent=4, widths=(16,), config=TINY, **QUIET)
+            train_poly_codec(name, root / "codecs", 3, None, str(root), latent=4, widths=(16,), components=12, config=TINY, **QUIET)
         train_poly_judge(root, 3, None, str(root), TINY, **QUIET)
         common = {"modalities": 3, "data": str(root), "network": SMALL, "config": TINY, **QUIET}
         train_poly_joint(root / "codecs", root / "plain", **common)
@@ -60,7 +60,7 @@ def test_another_modality_retrains_nothing(made):
     folder = made / "codecs"
     before = {file.name: hashlib.sha256(file.read_bytes()).digest() for file in folder.iterdir() if file.is_file()}
     assert set(before) == {f"m{i}.{s}" for i in range(3) for s in ("json", "safetensors")}
-    train_poly_codec("m3", folder, 4, None, str(made), latent=4, widths=(16,), config=TINY, **QUIET)
+    train_poly_codec("m3", folder, 4, None, str(made), latent=4, widths=(16,), components=12, config=TINY, **QUIET)
     after = {file.name: hashlib.sha256(file.read_bytes()).digest() for file in folder.iterdir() if file.is_file()}
     assert {name: after[name] for name in before} == before and len(after) == 8
     first, second = (load_polymnist("train", m, None, made) for m in (3, 4))
@@ -132,3 +132,15 @@ def test_commands(made, tmp_path, capsys):
     assert found["protocol"]["guidance"] == 1.0 and found["protocol"]["options"]["steps"] == 2
     assert main(["train", "sbm-codec", "--modality", "m9", "--data", str(made), "--out", str(tmp_path)]) == 2
     assert "m9" in capsys.readouterr().err
+
+
+def test_decoders_are_tuned_into_another_composer(made, tmp_path):
+    command = ["train", "sbm-decoders", "--model", str(made / "plain"), "--out", str(tmp_path / "tuned"), "--modalities", "3", "--data", str(made)]
+    assert main([*command, "--training.steps", "2", "--training.batch_size", "4", "--objective.steps", "2"]) == 0
+    before, after = Composer.load(made / "plain"), Composer.load(tmp_path / "tuned")
+    for name in ("m0", "m1", "m2"):
+        one, two = (c.codecs[name].state_dict() for c in (before, after))
+        changed = {key for key in one if not torch.equal(one[key], two[key])}
+        assert all("decoder" in key for key in changed)
+    assert all(torch.equal(v, after.denoiser.state_dict()[k]) for k, v in before.denoiser.state_dict().items())
+    assert after.meta["decoders"]["training"]["steps"] == 2

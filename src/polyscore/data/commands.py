@@ -67,4 +67,21 @@ def polymnist(
     say(f"{count} tuples of {modalities} pictures in {out}")
 
 
-DATA = {"download": download, "polymnist": polymnist, "prepare": prepare}
+def openmoji(source: str, out: str, size: int = 32, words: int = 100, n: int | None = None) -> None:
+    """OpenMoji as colour pictures, line drawings and tags in the layout that `prepare` reads: OUT/image, OUT/drawing, OUT/tags.
+
+    Args:
+        source: an unpacked copy with data/openmoji.json, color and black.
+        out: folder to write.
+        size: side of the pictures.
+        words: the most frequent tags that make the vector.
+        n: the first n emoji.
+    """
+    from polyscore.data.openmoji import load_openmoji, write_openmoji
+
+    with progress("rasterising") as bar:
+        count = write_openmoji(load_openmoji(source, size, words, n), out, bar)
+    say(f"{count} emoji in {out}")
+
+
+DATA = {"download": download, "openmoji": openmoji, "polymnist": polymnist, "prepare": prepare}

@@ -9,6 +9,8 @@ from polyscore.sampling.loop import Samples, Step, sample
 from polyscore.sampling.noise import Streams
 from polyscore.sampling.particles import Particles
 from polyscore.sampling.solvers import DDIM, DPMpp, EulerMaruyama, Heun, NoisyDPMpp, Solver, make_solver
+from polyscore.sampling.stages import sample_leaders
+from polyscore.sampling.starts import MomentStart
 from polyscore.sampling.tokens import Ancestral, Gibbs, Unmask, make_token_solver
 from polyscore.sampling.walk import Walk
 
@@ -21,6 +23,7 @@ __all__ = [
     "Gibbs",
     "Heun",
     "Langevin",
+    "MomentStart",
     "NoisyDPMpp",
     "Particles",
     "SNRLangevin",
@@ -35,4 +38,5 @@ __all__ = [
     "make_solver",
     "make_token_solver",
     "sample",
+    "sample_leaders",
 ]

@@ -20,6 +20,7 @@ from polyscore.sampling.grids import make_grid
 from polyscore.sampling.noise import Streams
 from polyscore.sampling.particles import Particles, Population, approximations, check_shared, noisy, summary
 from polyscore.sampling.solvers import Solver, make_solver
+from polyscore.sampling.starts import MomentStart
 from polyscore.sampling.tokens import make_token_solver, partial, pin
 from polyscore.sampling.walk import Walk
 from polyscore.tokens.paths import TokenPath
@@ -84,6 +85,7 @@ def sample(
     first: int = 0,
     batch_size: int | None = None,
     callback: Callback | None = None,
+    start: MomentStart | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Samples:
     """Sample n states of all modalities of a denoiser, those in `given` held fixed.
@@ -104,6 +106,7 @@ def sample(
         seed: sample i depends on (seed, i) only, not on n or the batch. first: number of the first sample.
         batch_size: samples at a time; all by default. callback: called after every step with a `Step`; a
             `polyscore.sampling.diagnostics.Recorder` also puts its summary into `.info["diagnostics"]`.
+        start: moments to begin with, where t = 1 is not pure noise; by default standard normal noise of the right variance.
 
     Returns:
         All modalities, the given ones included; `.info` has steps, solver, evaluations (calls and rows a sample), seconds, and under
@@ -124,7 +127,7 @@ def sample(
         raise PolyscoreError("particles: conditioning 'resample' goes back in time, which weights cannot follow; expected another mode")
     chosen = make_solver(solver) if many is None else noisy(make_solver(solver))
     options = _Options(
-        steps, chosen, _token_solver(denoiser, token_solver), corrector, many, grid, conditioning, resamplings, callback, dtype, absent
+        steps, chosen, _token_solver(denoiser, token_solver), corrector, many, grid, conditioning, resamplings, callback, dtype, absent, start
     )
     size = batch_size or n
     started = time.perf_counter()
@@ -165,6 +168,7 @@ class _Options:
     callback: Callback | None
     dtype: torch.dtype
     absent: Collection[str]
+    start: MomentStart | None
 
 
 def _batch(
@@ -192,6 +196,8 @@ def _batch(
     shared = population is not None and population.groups < len(rows)
     run = Run(0, start, rows=own, n=n, first=first, shared=shared, absent=options.absent)
     begin = corrupted_content(walk, start, own)
+    if options.start is not None:
+        begin |= options.start(walk, {name: start[name] for name in generated}, shown)
     token = current_run.set(run)
     try:
         stepper = _Stepper(denoiser, walk, shown, known, part, options, run, first + rows.start, population)

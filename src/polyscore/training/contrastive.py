@@ -40,7 +40,8 @@ class ContrastiveObjective:
     """-log exp(s e_i . f_i) / sum_j exp(s e_i . f_j), both ways, mean over ordered pairs of modalities; j runs over the group.
 
     s = exp(log_scale) is learned, at most `largest`. At the optimum s e_i . f_j is the pair's pointwise mutual information up to a
-    function of i (van den Oord et al. 2018); tuples of a group that share a class count as negatives all the same.
+    function of i (van den Oord et al. 2018); tuples of a group that share a class count as negatives all the same. Entries `NAME_missing`
+    (B, G) mark tuples without NAME, which take part in no pair of it.
 
     Args:
         jitter: for entries of posterior means and standard deviations (B, G, 2, *shape): scale of the posterior's noise.
@@ -60,10 +61,15 @@ class ContrastiveObjective:
             z[name] = value.flatten(0, 1)
         e = {name: x.unflatten(0, (groups, -1)) for name, x in module(z).items()}
         scale = module.log_scale.exp().clamp(max=self.largest)
+        all_here = torch.ones(groups, next(iter(e.values())).shape[1], dtype=torch.bool, device=scale.device)
+        here = {name: ~batch[f"{name}_missing"].bool() if f"{name}_missing" in batch else all_here for name in e}
         losses, hits = [], []
         for a, b in itertools.permutations(e, 2):
             logits = scale * e[a] @ e[b].transpose(1, 2)
+            logits = logits.masked_fill(~here[b][:, None], -1e4)
             target = torch.arange(logits.shape[1], device=logits.device).expand(groups, -1)
-            losses.append(functional.cross_entropy(logits.flatten(0, 1), target.flatten()))
+            each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+            both = here[a] & here[b]
+            losses.append(torch.where(both, each, 0.0).sum() / both.sum().clamp(min=1))
             hits.append((logits.argmax(2) == target).float().mean())
         return {"loss": torch.stack(losses).mean(), "nearest": torch.stack(hits).mean().detach(), "scale": scale.detach()}

@@ -9,6 +9,7 @@ from polyscore.checkpoint import load_module
 from polyscore.composer import Composer
 from polyscore.ratios.energy import PairEnergy
 from polyscore.recipes.polymnist.codecs import CODEC_TRAINING, JUDGE_TRAINING, train_poly_codec, train_poly_judge
+from polyscore.recipes.polymnist.decoders import DECODER_TRAINING, train_poly_decoders
 from polyscore.recipes.polymnist.joint import (
     ENERGY_TRAINING,
     JOINT_TRAINING,
@@ -24,10 +25,11 @@ from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
 from polyscore.training.energy import EnergyObjective
 from polyscore.training.joint import JointObjective
+from polyscore.training.recovered import RecoveredObjective
 
 __all__ = ["EVALUATE", "TRAIN"]
 
-NETWORK, GUIDANCE, ENERGY = Network(), Guidance(), EnergyObjective()
+NETWORK, GUIDANCE, ENERGY, RECOVERED = Network(), Guidance(), EnergyObjective(), RecoveredObjective()
 
 
 def sbm_codec(
@@ -87,6 +89,7 @@ def sbm_joint(
     missing: float = 0.0,
     contrastive: int = 0,
     marginals: str | None = None,
+    encoder: str | None = None,
     network: Network = NETWORK,
     objective: JointObjective = OBJECTIVE,
     guidance: Guidance = GUIDANCE,
@@ -103,12 +106,14 @@ def sbm_joint(
         missing: share of the modalities of the training tuples that are left out, at random.
         contrastive: size of the contrastive embedding of what is observed ("-T"); 0 for none.
         marginals: saved marginals to use, such as OUT/marginals of another run; by default they are trained.
+        encoder: the same for the contrastive encoder, such as OUT/encoder of another run.
         network: sizes.
         objective: how times are drawn.
         guidance: strength and window of the Composer's subset guidance.
         training: steps, batch, learning rate and the like.
     """
-    train_poly_joint(codecs, out, modalities, backgrounds, data, missing, contrastive, marginals, network, objective, guidance, training)
+    more = (missing, contrastive, marginals, encoder, network, objective, guidance, training)
+    train_poly_joint(codecs, out, modalities, backgrounds, data, *more)
     say(f"saved {out}; try: polyscore sample --model {out}")
 
 
@@ -136,6 +141,30 @@ def sbm_energy(
     """
     train_poly_energy(model, out, modalities, backgrounds, data, checked, objective=objective, config=training)
     say(f"saved {out}/energy")
+
+
+def sbm_decoders(
+    model: str = "runs/polymnist/joint",
+    out: str = "runs/polymnist/tuned",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    objective: RecoveredObjective = RECOVERED,
+    training: TrainConfig = DECODER_TRAINING,
+) -> None:
+    """Fine-tune a Composer's decoders on latents that were generated from other modalities, and save it as another Composer.
+
+    Args:
+        model: folder of the Composer.
+        out: folder of the new one.
+        modalities: how many the data set has.
+        backgrounds: as the codecs were trained.
+        data: default $POLYSCORE_DATA.
+        objective: how many modalities are dropped, and how they are recovered.
+        training: steps, batch, learning rate and the like.
+    """
+    train_poly_decoders(model, out, modalities, backgrounds, data, objective, training)
+    say(f"saved {out}")
 
 
 def sbm_polymnist(
@@ -186,5 +215,11 @@ def sbm_polymnist(
     say(show(rows, f"{len(models)} models, n = {n}; saved {out}"))
 
 
-TRAIN: dict[str, Callable[..., None]] = {"sbm-codec": sbm_codec, "sbm-judge": sbm_judge, "sbm-joint": sbm_joint, "sbm-energy": sbm_energy}
+TRAIN: dict[str, Callable[..., None]] = {
+    "sbm-codec": sbm_codec,
+    "sbm-judge": sbm_judge,
+    "sbm-joint": sbm_joint,
+    "sbm-energy": sbm_energy,
+    "sbm-decoders": sbm_decoders,
+}
 EVALUATE: dict[str, Callable[..., None]] = {"sbm-polymnist": sbm_polymnist}

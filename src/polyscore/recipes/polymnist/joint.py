@@ -29,10 +29,10 @@ from polyscore.training.joint import JointObjective
 
 __all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_poly_energy", "train_poly_joint"]
 
-JOINT_TRAINING = TrainConfig(steps=4000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
-MARGINAL_TRAINING = TrainConfig(steps=1000, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
+JOINT_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
+MARGINAL_TRAINING = TrainConfig(steps=1500, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
 ENERGY_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=250)
-ENCODER_TRAINING = TrainConfig(steps=600, batch_size=4, lr=1e-3, ema=0.99, log_every=100)
+ENCODER_TRAINING = TrainConfig(steps=1000, batch_size=4, lr=2e-3, ema=0.99, log_every=100)
 DEFAULTS: dict[str, Any] = {"steps": 7, "leaders": {"m0": 6}}
 OBJECTIVE = JointObjective(joint=0.1, absent=0.0, apart=0.0, even=True)
 
@@ -43,7 +43,7 @@ class Network:
 
     width: int = 384
     depth: int = 3
-    hidden: int = 768
+    hidden: int = 512
     embed: int = 128
     dropout: float = 0.0
     marginal_width: int = 128
@@ -67,6 +67,7 @@ def train_poly_joint(
     missing: float = 0.0,
     contrastive: int = 0,
     marginals: str | os.PathLike[str] | None = None,
+    encoder: str | os.PathLike[str] | None = None,
     network: Network | None = None,
     objective: JointObjective | None = None,
     guidance: Guidance | None = None,
@@ -78,7 +79,7 @@ def train_poly_joint(
 
     Args:
         codecs: folder with m0.json, m1.json, ... missing: share of the modalities of the training tuples that are left out at random.
-        contrastive: size of the contrastive embedding; 0 for none. marginals: saved marginals to use; None trains them.
+        contrastive: size of the contrastive embedding; 0 for none. marginals, encoder: saved ones to use; None trains them.
 
     Raises:
         DataError: MNIST is not there. CheckpointError: a codec is not there. PolyscoreError: as `polyscore.training.fit`.
@@ -94,7 +95,8 @@ def train_poly_joint(
     expert: Expert | Contextual = JointDenoiser(shapes, **size, context=contrastive)
     if contrastive:
         assert isinstance(expert, Expert)
-        expert = Contextual(expert, _encoder(latents, shapes, contrastive, Path(out), config, progress))
+        found = load_module(encoder, ContrastiveEncoder) if encoder else None
+        expert = Contextual(expert, found or _encoder(tuples, shapes, contrastive, Path(out), config, progress))
     settings = {"network": asdict(network), "objective": asdict(objective), "missing": missing, "contrastive": contrastive}
     fit(expert, Samples(tuples), objective, config, out=Path(out) / "run", progress=progress, facts=settings)
     alone = load_module(marginals, MarginalDenoiser) if marginals else _marginals(tuples, shapes, network, Path(out), config.seed, progress)
@@ -117,11 +119,12 @@ def _marginals(
 
 
 def _encoder(
-    latents: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], dim: int, out: Path, config: TrainConfig, progress: bool
+    tuples: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], dim: int, out: Path, config: TrainConfig, progress: bool
 ) -> ContrastiveEncoder:
     encoder = ContrastiveEncoder(shapes, dim)
     training = replace(ENCODER_TRAINING, seed=config.seed)
-    fit(encoder, Groups(latents, 128), ContrastiveObjective(), training, out=out / "run-encoder", progress=progress)
+    fit(encoder, Groups(tuples, 128), ContrastiveObjective(), training, out=out / "run-encoder", progress=progress)
+    save_module(encoder, out / "encoder", dtype=torch.float16, meta={"training": asdict(training)})
     return encoder.eval()
 
 
