@@ -50,7 +50,11 @@ def test_pictures_drawings_and_tags(copy):
 def test_command_writes_what_prepare_reads(copy, tmp_path):
     out = tmp_path / "files"
     assert main(["data", "openmoji", "--source", str(copy), "--out", str(out), "--size", "8", "--words", "3"]) == 0
-    kinds = {"image": {"kind": "image", "shape": [3, 8, 8]}, "drawing": {"kind": "image", "shape": [1, 8, 8]}, "tags": {"kind": "vector", "shape": [3]}}
+    kinds = {
+        "image": {"kind": "image", "shape": [3, 8, 8]},
+        "drawing": {"kind": "image", "shape": [1, 8, 8]},
+        "tags": {"kind": "vector", "shape": [3]},
+    }
     batch = prepare_folder(out, tmp_path / "shards", kinds).batch(range(2))
     data = load_openmoji(copy, size=8, words=3)
     for name, x in data.modalities().items():

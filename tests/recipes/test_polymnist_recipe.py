@@ -135,7 +135,18 @@ def test_commands(made, tmp_path, capsys):
 
 
 def test_decoders_are_tuned_into_another_composer(made, tmp_path):
-    command = ["train", "sbm-decoders", "--model", str(made / "plain"), "--out", str(tmp_path / "tuned"), "--modalities", "3", "--data", str(made)]
+    command = [
+        "train",
+        "sbm-decoders",
+        "--model",
+        str(made / "plain"),
+        "--out",
+        str(tmp_path / "tuned"),
+        "--modalities",
+        "3",
+        "--data",
+        str(made),
+    ]
     assert main([*command, "--training.steps", "2", "--training.batch_size", "4", "--objective.steps", "2"]) == 0
     before, after = Composer.load(made / "plain"), Composer.load(tmp_path / "tuned")
     for name in ("m0", "m1", "m2"):

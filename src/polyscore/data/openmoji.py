@@ -56,13 +56,16 @@ def load_openmoji(folder: str | os.PathLike[str], size: int = 32, words: int = 1
     """All emoji without skin tones that have both pictures, sorted by hexcode.
 
     Args:
-        folder: an unpacked copy. size: side of the pictures. words: the most frequent tags that make the vector. limit: the first ones only.
+        folder: an unpacked copy. size: side of the pictures. words: so many of the most frequent tags make the vector.
+        limit: the first ones only.
 
     Raises:
         DataError: no such folder, a damaged table or picture, or SVG files without resvg-py.
     """
     place = Path(folder)
-    items = [item for item in _table(place / "data" / "openmoji.json") if all(_file(place, look, item["hexcode"]) for look in LOOKS)][:limit]
+    items = [item for item in _table(place / "data" / "openmoji.json") if all(_file(place, look, item["hexcode"]) for look in LOOKS)][
+        :limit
+    ]
     if not items:
         raise DataError(f"{place}: expected color/72x72/HEX.png or color/svg/HEX.svg, and black/ like it, found none of the table's emoji")
     colour, black = (torch.stack([_picture(_file(place, look, item["hexcode"]), size) for item in items]) for look in LOOKS)

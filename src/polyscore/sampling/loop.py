@@ -127,7 +127,18 @@ def sample(
         raise PolyscoreError("particles: conditioning 'resample' goes back in time, which weights cannot follow; expected another mode")
     chosen = make_solver(solver) if many is None else noisy(make_solver(solver))
     options = _Options(
-        steps, chosen, _token_solver(denoiser, token_solver), corrector, many, grid, conditioning, resamplings, callback, dtype, absent, start
+        steps,
+        chosen,
+        _token_solver(denoiser, token_solver),
+        corrector,
+        many,
+        grid,
+        conditioning,
+        resamplings,
+        callback,
+        dtype,
+        absent,
+        start,
     )
     size = batch_size or n
     started = time.perf_counter()
