@@ -23,6 +23,7 @@ from polyscore.recipes.polymnist.codecs import train_poly_codec, train_poly_judg
 from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly, subsets
 from polyscore.recipes.polymnist.joint import Network, drop, encode_all, train_poly_energy, train_poly_joint
 from polyscore.recipes.polymnist.tables import guided_by
+from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import read_table
 from polyscore.training import TrainConfig
 
@@ -155,3 +156,10 @@ def test_decoders_are_tuned_into_another_composer(made, tmp_path):
         assert all("decoder" in key for key in changed)
     assert all(torch.equal(v, after.denoiser.state_dict()[k]) for k, v in before.denoiser.state_dict().items())
     assert after.meta["decoders"]["training"]["steps"] == 2
+
+
+def test_time_against_the_number_of_modalities(tmp_path):
+    rows = {row.measure: row for row in time_table(tmp_path / "time.json", (2, 3), 2, 1, SMALL)}
+    assert rows["evaluations of a joint sample of 3 modalities"].values == [6 + 2 * 7]
+    assert rows["time with 3 modalities over time with 2"].reach == ("<=", 1.5) and rows["seconds for 2 samples of 2 modalities"].mean > 0
+    assert read_table(tmp_path / "time.json")["protocol"]["command"] == "polyscore evaluate sbm-time"

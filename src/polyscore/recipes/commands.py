@@ -9,6 +9,7 @@ from polyscore.recipes.cdcd import commands as cdcd
 from polyscore.recipes.digits.codecs import IMAGE_TRAINING, SPEECH_TRAINING, train_image_codec, train_speech_codec
 from polyscore.recipes.digits.joint import JOINT_TRAINING, OBJECTIVE, Network, train_joint
 from polyscore.recipes.digits.judges import train_judge
+from polyscore.recipes.faces import commands as faces
 from polyscore.recipes.mmdisco.commands import RECIPES, TRAINERS
 from polyscore.recipes.polymnist import commands as polymnist
 from polyscore.recipes.product import commands as product
@@ -166,7 +167,7 @@ EVALUATE: dict[str, Callable[..., None]] = {
     **cdcd.EVALUATE,
 }
 RECIPE: dict[str, Callable[..., None]] = {**RECIPES}
-TRAIN |= polymnist.TRAIN
-EVALUATE |= polymnist.EVALUATE
+TRAIN |= polymnist.TRAIN | faces.TRAIN
+EVALUATE |= polymnist.EVALUATE | faces.EVALUATE
 TRAIN |= product.TRAIN
 EVALUATE |= product.EVALUATE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,4 +83,4 @@ class RecoveredObjective:
 
 
 def _gap(module: Decoders, name: str, z: Tensor, x: Tensor) -> Tensor:
-    return cast(Tensor, (module.decode(name, z) - x).square().mean())
+    return (module.decode(name, z) - x).square().mean()

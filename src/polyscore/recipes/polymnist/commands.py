@@ -20,6 +20,7 @@ from polyscore.recipes.polymnist.joint import (
     train_poly_joint,
 )
 from polyscore.recipes.polymnist.tables import guided_by, poly_table
+from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import show
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
@@ -215,6 +216,22 @@ def sbm_polymnist(
     say(show(rows, f"{len(models)} models, n = {n}; saved {out}"))
 
 
+def sbm_time(
+    out: str = "benchmarks/results/sbm-time.json", numbers: tuple[int, ...] = (2, 4, 6, 8, 10), n: int = 256, repeats: int = 5
+) -> None:
+    """Seconds for joint samples of the recipe's networks against the number of modalities; nothing is trained for it.
+
+    Args:
+        out: the table, as JSON.
+        numbers: of modalities.
+        n: samples.
+        repeats: of the measurement.
+    """
+    with progress("timing") as bar:
+        rows = time_table(out, numbers, n, repeats, progress=bar)
+    say(show(rows, f"{n} samples; saved {out}"))
+
+
 TRAIN: dict[str, Callable[..., None]] = {
     "sbm-codec": sbm_codec,
     "sbm-judge": sbm_judge,
@@ -222,4 +239,4 @@ TRAIN: dict[str, Callable[..., None]] = {
     "sbm-energy": sbm_energy,
     "sbm-decoders": sbm_decoders,
 }
-EVALUATE: dict[str, Callable[..., None]] = {"sbm-polymnist": sbm_polymnist}
+EVALUATE: dict[str, Callable[..., None]] = {"sbm-polymnist": sbm_polymnist, "sbm-time": sbm_time}

@@ -13,6 +13,7 @@ from torch import Tensor
 from polyscore.checkpoint import load_module
 from polyscore.composer import Composer
 from polyscore.data.polymnist import PolyMNIST, load_polymnist
+from polyscore.metrics.attributes import cosine_similarity
 from polyscore.metrics.coherence import agreement, class_shares
 from polyscore.metrics.frechet import frechet_distance
 from polyscore.metrics.judges import Judge, predict
@@ -82,9 +83,10 @@ def evaluate_poly(
 
     Returns:
         "recognised real", "recognised rebuilt", "frechet rebuilt"; for k observed modalities "given k" (share of generated pictures with
-        the condition's label) and "given k frechet"; "all agree", "at least M-1 agree", "joint frechet", "least class" and "most class" (of
-        all generated pictures), "half a picture" (the left half of the first modality given: its completions with the right label),
-        "evaluations" (the most that a sample took). Frechet distances: mean over the modalities, n pictures against `size`
+        the condition's label), "given k frechet" and "given k cosine" (of generated and true latents; paper, Table 7); "all agree", "at
+        least M-1 agree", "joint frechet", "least class" and "most class" (of all generated pictures), "half a picture" (the left half of
+        the first modality given: its completions with the right label), "evaluations" (the most that a sample took). Frechet distances:
+        mean over the modalities, n pictures against `size`
         test pictures, on the judge's features.
     """
     names, rows = test.data.names, test.rows(n, seed)
@@ -100,14 +102,19 @@ def evaluate_poly(
     }
     cost = 0.0
     for observed in range(1, len(names)):
-        right, distances = [], []
+        right, distances, alike = [], [], []
         for chosen in subsets(names, observed):
             made = composer.sample_latents(n, given={name: latents[name] for name in chosen}, **run)
             seen = _see(composer, test, {name: made[name] for name in names if name not in chosen})
             cost = max(cost, float(made.info["evaluations_per_sample"]))
             right += [_right(labelled, labels) for labelled, _ in seen.values()]
             distances += [distance for _, distance in seen.values()]
-        found |= {f"given {observed}": _mean(right), f"given {observed} frechet": _mean(distances)}
+            alike += [cosine_similarity(made[name], latents[name]) for name in seen]
+        found |= {
+            f"given {observed}": _mean(right),
+            f"given {observed} frechet": _mean(distances),
+            f"given {observed} cosine": _mean(alike),
+        }
     joint = composer.sample_latents(n, **run)
     seen = _see(composer, test, dict(joint))
     judged = {name: label for name, (label, _) in seen.items()}

@@ -1,0 +1,1 @@
+"""Faces, their masks and their attributes with the Score-Based Multimodal Autoencoder."""

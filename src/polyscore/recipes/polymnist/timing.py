@@ -1,0 +1,74 @@
+"""What sampling costs as modalities are added. Weights don't matter for that, so nothing is trained."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import torch
+
+from polyscore.composer import Composer
+from polyscore.networks.alone import MarginalDenoiser
+from polyscore.networks.mlp import JointDenoiser
+from polyscore.ratios.contrastive import Contextual, ContrastiveEncoder
+from polyscore.ratios.subset import SubsetGuided
+from polyscore.recipes.polymnist.codecs import poly_codec
+from polyscore.recipes.polymnist.joint import DEFAULTS, Network
+from polyscore.recipes.tables import Measured, write_table
+
+__all__ = ["time_table", "untrained"]
+
+
+def untrained(modalities: int, contrastive: int = 32, network: Network | None = None, latent: int = 20) -> Composer:
+    """The recipe's Composer of so many modalities, as it is before training."""
+    codecs = {f"m{i}": poly_codec(latent) for i in range(modalities)}
+    shapes = {name: codec.latent_shape for name, codec in codecs.items()}
+    network = network or Network()
+    size = {k: v for k, v in asdict(network).items() if not k.startswith("marginal")}
+    told = Contextual(JointDenoiser(shapes, **size, context=contrastive), ContrastiveEncoder(shapes, contrastive))
+    alone = MarginalDenoiser(shapes, width=network.marginal_width, depth=network.marginal_depth)
+    return Composer({n: c.eval() for n, c in codecs.items()}, SubsetGuided(told, 1.0, marginals=alone).eval(), DEFAULTS)
+
+
+def time_table(
+    out: str | os.PathLike[str],
+    numbers: Sequence[int] = (2, 4, 6, 8, 10),
+    n: int = 256,
+    repeats: int = 5,
+    network: Network | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Measured]:
+    """Seconds for n joint samples, decoded, with 2, 4, ... modalities; the fastest of three runs, `repeats` times over."""
+    began = time.perf_counter()
+    composers = {m: untrained(m, network=network) for m in numbers}
+    seconds: dict[int, list[float]] = {m: [] for m in numbers}
+    for again in range(repeats):
+        for m, composer in composers.items():
+            seconds[m].append(min(_once(composer, n, again) for _ in range(3)))
+        if progress is not None:
+            progress(again + 1, repeats)
+    first, last = min(numbers), max(numbers)
+    growth = [b / a for a, b in zip(seconds[first], seconds[last], strict=True)]
+    rows = [Measured(f"time with {last} modalities over time with {first}", growth, ("<=", last / first), "at most linear")]
+    rows += [Measured(f"seconds for {n} samples of {m} modalities", seconds[m]) for m in numbers]
+    info = composers[last].sample(2).info
+    rows.append(Measured(f"evaluations of a joint sample of {last} modalities", [float(info["evaluations_per_sample"])], ("<=", 20.0)))
+    protocol = {
+        "command": "polyscore evaluate sbm-time",
+        "n": n,
+        "seeds": list(range(repeats)),
+        "threads": torch.get_num_threads(),
+        "network": asdict(network or Network()),
+        "options": DEFAULTS,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    write_table(out, rows, protocol)
+    return rows
+
+
+def _once(composer: Composer, n: int, seed: int) -> float:
+    began = time.perf_counter()
+    composer.sample(n, seed=seed)
+    return time.perf_counter() - began
