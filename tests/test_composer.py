@@ -14,6 +14,7 @@ from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.oracles import GaussianDenoiser
 from polyscore.paths import VPSDE
 from polyscore.ratios.subset import SubsetGuided
+from polyscore.sampling.starts import MomentStart
 from tiny import tiny_composer
 
 
@@ -150,3 +151,12 @@ def test_damaged_descriptions(tiny_model, tmp_path, file, content, message):
     with pytest.raises(PolyscoreError, match=message) as error:
         Composer.load(folder)
     assert "\n" not in str(error.value).strip()
+
+
+def test_a_start_is_saved_with_the_composer(tiny_model, tmp_path):
+    composer = Composer.load(tiny_model)
+    composer.start = MomentStart(composer.denoiser.shapes)
+    composer.start.mean += 0.5
+    again = Composer.load(composer.save(tmp_path / "model"))
+    assert again.start is not None and torch.equal(again.start.mean, composer.start.mean)
+    assert Composer.load(tiny_model).start is None
