@@ -31,6 +31,7 @@ def sample(
     grid: Literal["uniform", "log_snr", "centred", "karras"] | None = None,
     guidance: float | None = None,
     leaders: dict[str, int] | None = None,
+    refine: int | None = None,
     particles: int | None = None,
     population: Literal["sample", "run"] | None = None,
     diagnostics: bool = False,
@@ -52,6 +53,7 @@ def sample(
         grid: spacing of the times.
         guidance: strength of subset guidance.
         leaders: modalities that come first where nothing is given, and their steps, as in --leaders image=10.
+        refine: steps of the refiners of decoded data, where the model has some.
         particles: weighted particles a sample, which make guidance exact (docs/product.md).
         population: who shares the particles, each sample its own or the whole batch.
         diagnostics: also write OUT/diagnostics.png and .json, what the experts said at every step.
@@ -61,7 +63,7 @@ def sample(
     from polyscore.sampling.diagnostics import Recorder
 
     named: dict[str, Any] = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
-    named |= {"particles": particles, "population": population, "leaders": leaders}
+    named |= {"particles": particles, "population": population, "leaders": leaders, "refine": refine}
     options = {k: v for k, v in named.items() if v is not None}
     recorder = Recorder() if diagnostics else None
     with progress("sampling") as bar:

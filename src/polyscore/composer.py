@@ -22,7 +22,9 @@ from polyscore.media.prepare import read_prepared, write_prepared
 from polyscore.paths import GaussianPath
 from polyscore.ratios.glimpse import Glimpsed
 from polyscore.ratios.subset import SubsetGuided
+from polyscore.refiner import Refiner
 from polyscore.sampling.loop import Samples, sample
+from polyscore.sampling.noise import mix
 from polyscore.sampling.processes import sample_across
 from polyscore.sampling.stages import sample_leaders
 from polyscore.sampling.starts import MomentStart
@@ -50,6 +52,7 @@ class Composer:
         media: what an ordinary file of each modality is: {"kind": "audio", "rate": 8000} (see `polyscore.media.read`).
         meta: what trained it and the numbers it reaches.
         start: where sampling begins (`polyscore.sampling.starts`); by default at standard normal noise.
+        refiners: of decoded data, by modality (`polyscore.refiner`); `sample(..., refine=8)` uses them.
 
     Raises:
         PolyscoreError: a codec whose latents are not the denoiser's states.
@@ -63,8 +66,9 @@ class Composer:
         media: Mapping[str, Mapping[str, Any]] | None = None,
         meta: Mapping[str, Any] | None = None,
         start: MomentStart | None = None,
+        refiners: Mapping[str, Refiner] | None = None,
     ) -> None:
-        self.codecs, self.denoiser, self.start = dict(codecs), denoiser, start
+        self.codecs, self.denoiser, self.start, self.refiners = dict(codecs), denoiser, start, dict(refiners or {})
         self.defaults, self.media, self.meta = dict(defaults or {}), dict(media or {}), dict(meta or {})
         for name, codec in self.codecs.items():
             expected = tuple(denoiser.shapes.get(name, ()))
@@ -138,9 +142,11 @@ class Composer:
         return write_prepared(path, value, media, metadata, sound)
 
     @torch.no_grad()
-    def decode(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Latents to data."""
-        return {name: self.codecs[name].decode(z) if name in self.codecs else z for name, z in latents.items()}
+    def decode(self, latents: Mapping[str, Tensor], *, refine: int = 0, seed: int = 0, first: int = 0) -> dict[str, Tensor]:
+        """Latents to data, refined in `refine` steps where the modality has a refiner; row i then depends on (seed, first + i)."""
+        data = {name: self.codecs[name].decode(z) if name in self.codecs else z for name, z in latents.items()}
+        chosen = self.refiners if refine else {}
+        return data | {n: chosen[n].refine(x, refine, mix(seed, n), first) for n, x in data.items() if n in chosen}
 
     def operator(self, guidance: float = 0.0, window: tuple[float, float] = (0.0, 1.0)) -> Denoiser:
         """The denoiser, with subset guidance of the given strength."""
@@ -158,7 +164,7 @@ class Composer:
         """Latents of n samples given latents, and given parts of the *data* of others (NaN: not seen); options as in `sample`."""
         chosen = _checked({"start": self.start, **self.defaults, **options})
         denoiser = self.operator(chosen.pop("guidance", 0.0), tuple(chosen.pop("window", (0.0, 1.0))))
-        leaders = chosen.pop("leaders", None)
+        leaders, _ = chosen.pop("leaders", None), chosen.pop("refine", None)
         if partly:
             decode = {name: self.codecs[name].decode for name in partly if name in self.codecs}
             denoiser = Glimpsed(denoiser, decode, partly, first=chosen.get("first", 0))
@@ -174,7 +180,7 @@ class Composer:
                 seen: what is seen of such a modality guides it (`polyscore.ratios.glimpse`), and all of it is generated.
             seed: sample i depends on (seed, i) only.
             options: `guidance` (strength of subset guidance), `window`, `leaders` (modalities that come first where nothing is given, and
-                their steps: `polyscore.sampling.stages`), and those of `polyscore.sampling.sample`
+                their steps: `polyscore.sampling.stages`), `refine` (steps of the refiners), and those of `polyscore.sampling.sample`
                 (steps, solver, grid, corrector, conditioning, batch_size, callback, ...).
 
         Returns:
@@ -184,7 +190,8 @@ class Composer:
         encoded = self.encode({name: value for name, value in (given or {}).items() if name not in partly})
         latents = self.sample_latents(n, given=encoded, partly=partly, seed=seed, **options)
         whole = {name for name, z in encoded.items() if not partial(self.denoiser.paths[name], z)}
-        made = self.decode({name: z for name, z in latents.items() if name not in whole})
+        fine = {"refine": {**self.defaults, **options}.get("refine") or 0, "seed": seed, "first": options.get("first", 0)}
+        made = self.decode({name: z for name, z in latents.items() if name not in whole}, **fine)
         known = {name: value.expand(n, *value.shape[1:]) for name, value in (given or {}).items() if name in whole}
         data = made | known
         return Samples({name: data[name] for name in self.modalities}, latents.info | {"latents": dict(latents)})
@@ -197,7 +204,10 @@ class Composer:
         save_module(self.denoiser, target / "denoiser", meta=getattr(self.denoiser, "_meta", None), dtype=dtype)
         if self.start is not None:
             save_module(self.start, target / "start")
-        header = {"format": FORMAT, "codecs": sorted(self.codecs), "defaults": self.defaults, "media": self.media, "meta": self.meta}
+        for name, refiner in self.refiners.items():
+            save_module(refiner, target / f"{name}-refiner", dtype=dtype)
+        named = {"codecs": sorted(self.codecs)} | ({"refiners": sorted(self.refiners)} if self.refiners else {})
+        header = {"format": FORMAT, **named, "defaults": self.defaults, "media": self.media, "meta": self.meta}
         write_text(target / "composer.json", json.dumps(header, indent=1) + "\n")
         return target
 
@@ -213,18 +223,20 @@ class Composer:
         codecs = {name: load_module(folder / name, Codec) for name in header["codecs"]}
         denoiser = load_module(folder / "denoiser", Denoiser)
         start = load_module(folder / "start", MomentStart) if (folder / "start.json").exists() else None
-        return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"), start)
+        refiners = {name: load_module(folder / f"{name}-refiner", Refiner) for name in header.get("refiners") or []}
+        return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"), start, refiners)
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options themselves, if `sample` knows their names and the numbers among them are numbers."""
     known = [name for name, p in inspect.signature(sample).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name, value in options.items():
-        if name not in (*known, "guidance", "window", "leaders"):
-            raise PolyscoreError(f"sampling option {name!r}: expected one of {', '.join(known)}, guidance, window, leaders")
-        whole = name in ("steps", "resamplings", "first") or (name == "batch_size" and value is not None)
-        if whole and (not isinstance(value, int) or value < (name != "first")):
-            raise PolyscoreError(f"{name}: expected a whole number of at least {int(name != 'first')}, found {value!r}")
+        if name not in (*known, "guidance", "window", "leaders", "refine"):
+            raise PolyscoreError(f"sampling option {name!r}: expected one of {', '.join(known)}, guidance, window, leaders, refine")
+        whole = name in ("steps", "resamplings", "first", "refine") or (name == "batch_size" and value is not None)
+        least = int(name not in ("first", "refine"))
+        if whole and (not isinstance(value, int) or value < least):
+            raise PolyscoreError(f"{name}: expected a whole number of at least {least}, found {value!r}")
         if name == "guidance" and not (isinstance(value, int | float) and math.isfinite(value)):
             raise PolyscoreError(f"guidance: expected a finite number, found {value!r}")
     return options

@@ -133,7 +133,8 @@ def _write_run(
             callback=_bar(progress, start, run, recorder),
             **run["options"],
         )
-        data = composer.decode({name: latents[name] for name in {*made, *_sounds(composer, made)}})
+        fine = {"refine": run["options"].get("refine") or 0, "seed": run["seed"], "first": start}
+        data = composer.decode({name: latents[name] for name in {*made, *_sounds(composer, made)}}, **fine)
         values = {(i, name): data[name][i - start] for i, name in paths}
         values |= {(i, sound): data[sound][i - start] for i in rows for sound in _sounds(composer, made)}
         if failure := share(_write(composer, paths, values, run)):
@@ -191,7 +192,7 @@ def fingerprint(composer: Composer) -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    for module in [*composer.codecs.values(), composer.denoiser]:
+    for module in [*composer.codecs.values(), composer.denoiser, *composer.refiners.values()]:
         for value in module.state_dict().values():
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

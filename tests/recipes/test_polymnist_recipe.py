@@ -163,3 +163,27 @@ def test_time_against_the_number_of_modalities(tmp_path):
     assert rows["evaluations of a joint sample of 3 modalities"].values == [6 + 2 * 7]
     assert rows["time with 3 modalities over time with 2"].reach == ("<=", 1.5) and rows["seconds for 2 samples of 2 modalities"].mean > 0
     assert read_table(tmp_path / "time.json")["protocol"]["command"] == "polyscore evaluate sbm-time"
+
+
+def test_a_refiner_joins_a_composer(made, tmp_path, capsys):
+    command = [
+        "train",
+        "sbm-refiner",
+        "--modality",
+        "m1",
+        "--model",
+        str(made / "plain"),
+        "--out",
+        str(tmp_path / "fine"),
+        "--modalities",
+        "3",
+    ]
+    small = ["--data", str(made), "--width", "8", "--training.steps", "2", "--training.batch_size", "4"]
+    assert main([*command, *small]) == 0
+    composer = Composer.load(tmp_path / "fine")
+    assert list(composer.refiners) == ["m1"] and composer.meta["m1 refiner"]["steps"] == 2
+    rough, fine = (composer.sample(2, seed=0, refine=r) for r in (0, 2))
+    assert torch.equal(rough["m0"], fine["m0"]) and not torch.equal(rough["m1"], fine["m1"])
+    assert main(["sample", "--model", str(tmp_path / "fine"), "--n", "1", "--refine", "2", "--out", str(tmp_path / "made")]) == 0
+    assert main(["train", "sbm-refiner", "--modality", "m7", *command[4:], *small]) == 2
+    assert "modality 'm7': expected one of m0, m1, m2" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from polyscore.recipes.polymnist.joint import (
     train_poly_energy,
     train_poly_joint,
 )
+from polyscore.recipes.polymnist.refiner import REFINER_TRAINING, train_poly_refiner
 from polyscore.recipes.polymnist.tables import guided_by, poly_table
 from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import show
@@ -168,6 +169,32 @@ def sbm_decoders(
     say(f"saved {out}")
 
 
+def sbm_refiner(
+    modality: str,
+    model: str = "runs/polymnist/joint",
+    out: str = "runs/polymnist/refined",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    width: int = 32,
+    training: TrainConfig = REFINER_TRAINING,
+) -> None:
+    """Train a refiner of one modality: a small diffusion model that draws decoded pictures again (`polyscore sample --refine 8`).
+
+    Args:
+        modality: m0, m1, ...
+        model: folder of the Composer.
+        out: folder of the Composer with the refiner.
+        modalities: how many the data set has.
+        backgrounds: as the codecs were trained.
+        data: default $POLYSCORE_DATA.
+        width: channels of the network.
+        training: steps, batch, learning rate and the like.
+    """
+    train_poly_refiner(modality, model, out, modalities, backgrounds, data, width, training)
+    say(f"saved {out}; try: polyscore sample --model {out} --refine 8")
+
+
 def sbm_polymnist(
     models: tuple[str, ...] = ("runs/polymnist/joint",),
     judge: str = "runs/polymnist/judge",
@@ -238,5 +265,6 @@ TRAIN: dict[str, Callable[..., None]] = {
     "sbm-joint": sbm_joint,
     "sbm-energy": sbm_energy,
     "sbm-decoders": sbm_decoders,
+    "sbm-refiner": sbm_refiner,
 }
 EVALUATE: dict[str, Callable[..., None]] = {"sbm-polymnist": sbm_polymnist, "sbm-time": sbm_time}
