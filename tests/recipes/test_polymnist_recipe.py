@@ -187,3 +187,21 @@ def test_a_refiner_joins_a_composer(made, tmp_path, capsys):
     assert main(["sample", "--model", str(tmp_path / "fine"), "--n", "1", "--refine", "2", "--out", str(tmp_path / "made")]) == 0
     assert main(["train", "sbm-refiner", "--modality", "m7", *command[4:], *small]) == 2
     assert "modality 'm7': expected one of m0, m1, m2" in capsys.readouterr().err
+
+
+def test_sweep(made, tmp_path):
+    command = [
+        "evaluate",
+        "sbm-sweep",
+        "--model",
+        str(made / "plain"),
+        "--judge",
+        str(made / "judge"),
+        "--out",
+        str(tmp_path / "sweep.json"),
+    ]
+    options = ["--steps", "[2]", "--guidance", "[0.0]", "--modalities", "3", "--data", str(made), "--n", "20"]
+    assert main([*command, *options]) == 0
+    rows = {row["measure"]: row["mean"] for row in read_table(tmp_path / "sweep.json")["rows"]}
+    assert rows["2 steps: evaluations"] == 6 + 2 * 2 and rows["guidance 0: evaluations"] == 6 + 7
+    assert {"2 steps: given 2", "guidance 0: all agree"} <= set(rows)

@@ -20,7 +20,7 @@ from polyscore.recipes.polymnist.joint import (
     train_poly_joint,
 )
 from polyscore.recipes.polymnist.refiner import REFINER_TRAINING, train_poly_refiner
-from polyscore.recipes.polymnist.tables import guided_by, poly_table
+from polyscore.recipes.polymnist.tables import guided_by, poly_sweep, poly_table
 from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import show
 from polyscore.terminal import progress, say
@@ -243,6 +243,37 @@ def sbm_polymnist(
     say(show(rows, f"{len(models)} models, n = {n}; saved {out}"))
 
 
+def sbm_sweep(
+    model: str = "runs/polymnist/joint",
+    judge: str = "runs/polymnist/judge",
+    out: str = "benchmarks/results/sbm-sweep.json",
+    steps: tuple[int, ...] = (3, 5, 7, 10, 20),
+    guidance: tuple[float, ...] = (0.0, 1.0, 2.0),
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    n: int = 300,
+    seed: int = 0,
+) -> None:
+    """Coherence and Frechet distances of a PolyMNIST Composer against steps and guidance strength.
+
+    Args:
+        model: folder of the Composer.
+        judge: the saved judge.
+        out: the table, as JSON.
+        steps: numbers of steps, at the model's own guidance.
+        guidance: strengths, at the model's own steps.
+        modalities: how many the data set has.
+        backgrounds: as in training.
+        data: default $POLYSCORE_DATA.
+        n: samples a subset.
+        seed: of the samples.
+    """
+    with progress("evaluating") as bar:
+        rows = poly_sweep(model, judge, out, steps, guidance, modalities, backgrounds, data, n, seed, bar)
+    say(show(rows, f"{model}, n = {n}; saved {out}"))
+
+
 def sbm_time(
     out: str = "benchmarks/results/sbm-time.json", numbers: tuple[int, ...] = (2, 4, 6, 8, 10), n: int = 256, repeats: int = 5
 ) -> None:
@@ -267,4 +298,4 @@ TRAIN: dict[str, Callable[..., None]] = {
     "sbm-decoders": sbm_decoders,
     "sbm-refiner": sbm_refiner,
 }
-EVALUATE: dict[str, Callable[..., None]] = {"sbm-polymnist": sbm_polymnist, "sbm-time": sbm_time}
+EVALUATE: dict[str, Callable[..., None]] = {"sbm-polymnist": sbm_polymnist, "sbm-sweep": sbm_sweep, "sbm-time": sbm_time}

@@ -17,7 +17,7 @@ from polyscore.ratios.subset import SubsetGuided
 from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly
 from polyscore.recipes.tables import Measured, write_table
 
-__all__ = ["guided_by", "poly_table", "reaches"]
+__all__ = ["guided_by", "poly_sweep", "poly_table", "reaches"]
 
 PAPER = {
     "given 1": "10 modalities, paper Fig. 8",
@@ -96,6 +96,54 @@ def poly_table(
         "extractor_sha256": sha256_of(Path(judge).with_suffix(".safetensors")),
         "options": sample_options,
         **facts,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    write_table(out, rows, protocol)
+    return rows
+
+
+SHOWN = ("all agree", "joint frechet", "evaluations")
+
+
+def poly_sweep(
+    model: str,
+    judge: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    steps: Sequence[int] = (3, 5, 7, 10, 20),
+    guidance: Sequence[float] = (0.0, 1.0, 2.0),
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    n: int = 300,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Measured]:
+    """One Composer at several numbers of steps (its own guidance), and at several strengths (its own steps); writes `out`.
+
+    Raises:
+        CheckpointError: no such Composer or judge. DataError: MNIST is not there.
+    """
+    began = time.perf_counter()
+    test, composer = PolyTest.load(judge, modalities, backgrounds, data), Composer.load(model)
+    base = composer.denoiser
+    settings: list[tuple[str, float | None, dict[str, Any]]] = [(f"{s} steps", None, {"steps": s}) for s in steps]
+    settings += [(f"guidance {w:g}", w, {}) for w in guidance]
+    rows = []
+    for place, (title, strength, options) in enumerate(settings):
+        composer.denoiser = guided_by(base, strength)
+        found = evaluate_poly(composer, test, n, seed, **options)
+        kept = ("given 1", f"given {modalities - 1}", *SHOWN)
+        rows += [Measured(f"{title}: {name}", [found[name]]) for name in kept]
+        if progress is not None:
+            progress(place + 1, len(settings))
+    protocol = {
+        "command": "polyscore evaluate sbm-sweep",
+        "model": model,
+        "modalities": modalities,
+        "n": n,
+        "seeds": [seed],
+        "defaults": composer.defaults,
+        "extractor_sha256": sha256_of(Path(judge).with_suffix(".safetensors")),
         "seconds": round(time.perf_counter() - began, 1),
     }
     write_table(out, rows, protocol)
