@@ -89,6 +89,10 @@ class Captioned(Denoiser):
         gradient = self.reading.gradient(z, t, condition, moving)
         return found | {k: cast(Prediction, found[k]).shifted(self.scale * gradient[k]) for k in moving}
 
+    def on(self, denoiser: Denoiser) -> Captioned:
+        """The same reader on another base with the same modalities, a guided one for example."""
+        return Captioned(denoiser, self.reading.reader, self.name, self.scale, self.window)
+
     @property
     def approximations(self) -> list[str]:
         """Why there is no one density whose noised levels particles could weigh."""

@@ -145,8 +145,10 @@ class Composer:
         return {name: self.codecs[name].decode(z) if name in self.codecs else z for name, z in latents.items()}
 
     def operator(self, guidance: float = 0.0, window: tuple[float, float] = (0.0, 1.0)) -> Denoiser:
-        """The denoiser, with subset guidance of the given strength."""
-        return SubsetGuided(self.denoiser, guidance, window) if guidance and len(self.modalities) > 1 else self.denoiser
+        """The denoiser, with subset guidance of the given strength; a `Captioned` one has its base guided."""
+        if isinstance(self.denoiser, Captioned):
+            return self.denoiser.on(_guided(self.denoiser.denoiser, guidance, window)) if guidance else self.denoiser
+        return _guided(self.denoiser, guidance, window)
 
     def sample_latents(
         self,
@@ -246,6 +248,10 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         if name == "guidance" and not (isinstance(value, int | float) and math.isfinite(value)):
             raise PolyscoreError(f"guidance: expected a finite number, found {value!r}")
     return options
+
+
+def _guided(denoiser: Denoiser, guidance: float, window: tuple[float, float]) -> Denoiser:
+    return SubsetGuided(denoiser, guidance, window) if guidance and len(denoiser.paths) > 1 else denoiser
 
 
 def fingerprint(composer: Composer) -> str:

@@ -128,9 +128,10 @@ def evaluate_cdcd_class(
     codec: str = "runs/cdcd-codec/tokens",
     folder: str = "runs/cdcd-class",
     out: str = "benchmarks/results/cdcd-class.json",
-    n: int = 300,
+    n: int = 200,
     seeds: tuple[int, ...] = (0, 1, 2),
     held: int = 7,
+    base: int = 0,
     curve: tuple[int, ...] = CURVE,
     data: str | None = None,
     dataset: Pictures = "mnist",
@@ -147,6 +148,7 @@ def evaluate_cdcd_class(
         n: samples a cell.
         seeds: one model and one value each.
         held: the seed on which the settings are chosen.
+        base: the seed of the vanilla model that all settings continue.
         curve: numbers of sampling steps.
         data: default $POLYSCORE_DATA.
         dataset: mnist or fashion.
@@ -158,7 +160,9 @@ def evaluate_cdcd_class(
     from polyscore.recipes.tables import show
 
     with progress("training and evaluating") as bar:
-        table = ClassTable(codec, folder, out, data, n, seeds, held, curve, dataset, judges, training, continued, tuple(SETTINGS), bar)
+        table = ClassTable(
+            codec, folder, out, data, n, seeds, held, base, curve, dataset, judges, training, continued, tuple(SETTINGS), bar
+        )
         rows = table.run()
     say(show(rows, f"class to image: n = {n}, seeds {list(seeds)}; saved {out}"))
 

@@ -20,7 +20,7 @@ from polyscore.training.negatives import OtherExamples
 __all__ = ["CLASS_TRAINING", "CONTINUE", "KINDS", "NEGATIVES", "SETTINGS", "VANILLA", "settings", "tokens_of", "train_class"]
 
 CLASS_TRAINING = TrainConfig(steps=1000, batch_size=64, lr=2e-3, ema=0.99, log_every=100, checkpoint_every=500)
-CONTINUE = TrainConfig(steps=100, batch_size=64, lr=5e-4, ema=0.97, warmup=10, log_every=20, checkpoint_every=1000)
+CONTINUE = TrainConfig(steps=60, batch_size=64, lr=5e-4, ema=0.97, warmup=10, log_every=20, checkpoint_every=1000)
 VANILLA = TokenObjective("tokens")
 KINDS = ("step-intra", "step-inter", "sample-intra", "sample-inter")
 LAMBDAS = (5e-5, 5e-3, 5e-2, 5e-1)

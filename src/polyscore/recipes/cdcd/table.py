@@ -83,11 +83,14 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 class ClassTable:
     """Trains and measures all cells; what is there is kept.
 
-    On the seed `held` the whole sweep is measured with half the samples; of every kind the lambda of the best accuracy (to two digits, then
-    the least Frechet distance) goes on. The `seeds` measure these only, so the choice doesn't flatter what it chose.
+    All settings of `seeds` continue one vanilla model, that of `base`, for as many steps; the seed is of that and of sampling.
+    On the seed `held`, with a vanilla model of its own, the sweep is measured with half the samples; of every kind the lambda of the
+    best accuracy (to two digits, then the least Frechet distance) goes on. The `seeds` measure these only, so the choice doesn't flatter what
+    it chose.
 
     Args:
         codec: as `train_token_codec` saves it. folder: of models and cells. out: the table. n: samples a cell.
+        curve: numbers of steps, measured with half the samples but for 20.
         dataset: "mnist" or "fashion". judges: folder with the image judge. first, more: training of the base and of its continuations.
         sweep: names of `SETTINGS` to choose from; default all.
     """
@@ -99,6 +102,7 @@ class ClassTable:
     n: int = 400
     seeds: Sequence[int] = (0, 1, 2)
     held: int = 7
+    base: int = 0
     curve: Sequence[int] = CURVE
     dataset: Pictures = "mnist"
     judges: str = str(WEIGHTS / "judges" / "digits")
@@ -128,7 +132,7 @@ class ClassTable:
                 self.lab.measure(f"{name}|{seed}|{2 * steps} evaluations", self._model("vanilla", seed), steps, seed, self.n, strength)
             for name in ("vanilla", best):
                 for steps in self.curve:
-                    self.lab.measure(f"{name}|{seed}|{steps} steps", self._model(name, seed), steps, seed, self.n)
+                    self.lab.measure(f"{name}|{seed}|{steps} steps", self._model(name, seed), steps, seed, self.n // 2)
                 self._tick()
         rows = self.rows(chosen)
         write_table(self.out, rows, self._protocol(chosen))
@@ -210,7 +214,7 @@ class ClassTable:
         return cast(TokenDenoiser, load_module(self._place(name, seed) / "denoiser", TokenDenoiser))
 
     def _setting(self, name: str, seed: int, n: int) -> None:
-        """One setting of one seed: trained from the seed's base, then measured at 20 steps."""
+        """One setting of one seed: continued from the vanilla model, then measured at 20 steps."""
         base = str(self._place("base", seed) / "denoiser")
         if not Path(f"{base}.json").is_file():
             train_class(
@@ -236,6 +240,8 @@ class ClassTable:
             "data": f"{self.dataset}: tokens of the train split; Frechet distance to the test split on the judge's features",
             "n": self.n,
             "seeds": list(self.seeds),
+            "vanilla model": {"seed": self.base, "continued by": "every setting, vanilla too, with each seed"},
+            "curve": f"n {self.n // 2} but for 20 steps",
             "held seed": {
                 "seed": self.held,
                 "n": self.n // 2,
