@@ -47,7 +47,8 @@ def _load(model: str | os.PathLike[str]) -> tuple[Any, Any]:
     except ImportError as error:
         raise PolyscoreError(f"CLIPScore needs transformers: {INSTALL}") from error
     try:
-        return CLIPModel.from_pretrained(model, use_safetensors=True).eval(), CLIPProcessor.from_pretrained(model, use_fast=False)
+        network: Any = CLIPModel.from_pretrained(model, use_safetensors=True)
+        return network.eval(), CLIPProcessor.from_pretrained(model, use_fast=False)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise PolyscoreError(

@@ -167,5 +167,24 @@ def evaluate_cdcd_class(
     say(show(rows, f"class to image: n = {n}, seeds {list(seeds)}; saved {out}"))
 
 
+def evaluate_cdcd_checks(out: str = "benchmarks/results/cdcd-checks.json", seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Acceptance checks of token diffusion on closed forms: deviations from what they should be.
+
+    Args:
+        out: the table, as JSON.
+        seeds: one value each.
+    """
+    from polyscore.recipes.oracle_checks.cdcd import checks_table
+    from polyscore.recipes.tables import show
+
+    with progress("checking") as bar:
+        rows = checks_table(out, seeds, bar)
+    say(show(rows, f"token diffusion: seeds {list(seeds)}; saved {out}"))
+
+
 TRAIN: dict[str, Callable[..., None]] = {"digits-words": digits_words, "cdcd-codec": cdcd_codec, "cdcd-class": cdcd_class}
-EVALUATE: dict[str, Callable[..., None]] = {"cdcd-words": evaluate_cdcd_words, "cdcd-class": evaluate_cdcd_class}
+EVALUATE: dict[str, Callable[..., None]] = {
+    "cdcd-words": evaluate_cdcd_words,
+    "cdcd-class": evaluate_cdcd_class,
+    "cdcd-checks": evaluate_cdcd_checks,
+}

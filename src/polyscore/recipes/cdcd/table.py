@@ -84,9 +84,8 @@ class ClassTable:
     """Trains and measures all cells; what is there is kept.
 
     All settings of `seeds` continue one vanilla model, that of `base`, for as many steps; the seed is of that and of sampling.
-    On the seed `held`, with a vanilla model of its own, the sweep is measured with half the samples; of every kind the lambda of the
-    best accuracy (to two digits, then the least Frechet distance) goes on. The `seeds` measure these only, so the choice doesn't flatter what
-    it chose.
+    On the seed `held`, with a vanilla model of its own, the sweep is measured with half the samples; of every kind the lambda of the best
+    accuracy (to two digits, then the least Frechet distance) goes on. The `seeds` measure these only, so the choice is not flattered.
 
     Args:
         codec: as `train_token_codec` saves it. folder: of models and cells. out: the table. n: samples a cell.
