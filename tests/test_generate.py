@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from polyscore.cli import main
 from polyscore.composer import Composer
 from polyscore.errors import PolyscoreError
 from polyscore.generate import fingerprint, generate, repeat
@@ -77,6 +78,20 @@ def test_damaged_metadata(tiny_model, tmp_path, change):
     with pytest.raises(PolyscoreError, match=r"changed\.png: expected"):
         repeat(file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_half_a_picture(tiny_model, tmp_path, seven, capsys):
+    """`--seen image=left` generates the picture, too, follows what is seen of it, and can be repeated."""
+    out = tmp_path / "half"
+    command = ["sample", "--model", str(tiny_model), "--out", str(out), "--n", "2", "--given", f"image={seven}", "--seen", "image=left"]
+    assert main(command) == 0
+    assert sorted(p.name for p in out.iterdir()) == [f"000{i}_{name}" for i in (0, 1) for name in ("image.png", "speech.wav")]
+    run = read_metadata(out / "0000_image.png")["run"]
+    assert run["given"] == {} and run["partly"]["image"]["shape"] == [1, 1, 28, 28]
+    repeat(out / "0001_speech.wav", tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(out)
+    assert main([*command[:-1], "image=middle"]) == 2 and "expected left, right" in capsys.readouterr().err
+    assert main([*command[:-1], "speech=left"]) == 2 and "seen modality 'speech'" in capsys.readouterr().err
 
 
 def test_files_of_others_are_not_repeated(tmp_path):

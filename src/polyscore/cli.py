@@ -14,7 +14,7 @@ from polyscore.terminal import progress, say
 __all__ = ["main"]
 
 # Options written as `--given image=a.png speech=b.wav`.
-_KEYED = ("--given", "--expert", "--experts", "--strength", "--reliability", "--scale")
+_KEYED = ("--given", "--seen", "--leaders", "--expert", "--experts", "--strength", "--reliability", "--scale")
 
 
 def sample(
@@ -22,6 +22,7 @@ def sample(
     out: str = "outputs/samples",
     n: int = 4,
     given: dict[str, str] | None = None,
+    seen: dict[str, str] | None = None,
     repeat: str | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -29,6 +30,7 @@ def sample(
     solver: Literal["dpmpp", "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama"] | None = None,
     grid: Literal["uniform", "log_snr", "centred", "karras"] | None = None,
     guidance: float | None = None,
+    leaders: dict[str, int] | None = None,
     particles: int | None = None,
     population: Literal["sample", "run"] | None = None,
     diagnostics: bool = False,
@@ -41,6 +43,7 @@ def sample(
         out: folder for the results.
         n: number of samples.
         given: files of the observed modalities, as in --given image=seven.png speech=three.wav.
+        seen: half of a given file that is known (left, right, top, bottom), as in --seen image=left; the rest of it is generated, too.
         repeat: a result to repeat from the metadata inside it (also written --from); the other options are then not used.
         seed: sample i depends on (seed, i) only.
         batch_size: samples at a time.
@@ -48,6 +51,7 @@ def sample(
         solver: by default the model's own.
         grid: spacing of the times.
         guidance: strength of subset guidance.
+        leaders: modalities that come first where nothing is given, and their steps, as in --leaders image=10.
         particles: weighted particles a sample, which make guidance exact (docs/product.md).
         population: who shares the particles, each sample its own or the whole batch.
         diagnostics: also write OUT/diagnostics.png and .json, what the experts said at every step.
@@ -57,14 +61,14 @@ def sample(
     from polyscore.sampling.diagnostics import Recorder
 
     named: dict[str, Any] = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
-    named |= {"particles": particles, "population": population}
+    named |= {"particles": particles, "population": population, "leaders": leaders}
     options = {k: v for k, v in named.items() if v is not None}
     recorder = Recorder() if diagnostics else None
     with progress("sampling") as bar:
         if repeat is not None:
             files = generate.repeat(repeat, out, bar)
         else:
-            files = generate.generate(model, out, n, given, seed, batch_size, options, bar, recorder)
+            files = generate.generate(model, out, n, given, seed, batch_size, options, bar, recorder, seen)
     if recorder is not None and recorder.steps:
         from polyscore.report.diagnostics import write_diagnostics
 

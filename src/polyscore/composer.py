@@ -19,9 +19,12 @@ from polyscore.denoisers import Denoiser
 from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.files import write_text
 from polyscore.media.prepare import read_prepared, write_prepared
+from polyscore.paths import GaussianPath
+from polyscore.ratios.glimpse import Glimpsed
 from polyscore.ratios.subset import SubsetGuided
 from polyscore.sampling.loop import Samples, sample
 from polyscore.sampling.processes import sample_across
+from polyscore.sampling.stages import sample_leaders
 from polyscore.sampling.tokens import partial
 
 __all__ = ["SHIPPED", "Composer"]
@@ -94,6 +97,14 @@ class Composer:
             raise PolyscoreError(f"modality {name!r}: expected finite data, found NaN or infinity")
         return codec.encode(value)
 
+    def _in_part(self, name: str, value: Tensor, n: int) -> bool:
+        """Whether only some entries of a modality's data are known."""
+        codec = self.codecs.get(name)
+        if codec is None or not value.is_floating_point() or not isinstance(self.denoiser.paths.get(name), GaussianPath):
+            return False
+        fits = tuple(value.shape[1:]) == tuple(codec.data_shape) and len(value) in (1, n)
+        return fits and bool(value.isnan().any()) and not bool(value.isnan().all())
+
     def read(self, name: str, path: str | os.PathLike[str]) -> Tensor:
         """An ordinary file as one row of data, (1, *data_shape).
 
@@ -132,26 +143,43 @@ class Composer:
         """The denoiser, with subset guidance of the given strength."""
         return SubsetGuided(self.denoiser, guidance, window) if guidance and len(self.modalities) > 1 else self.denoiser
 
-    def sample_latents(self, n: int, *, given: Mapping[str, Tensor] | None = None, seed: int = 0, **options: Any) -> Samples:
-        """Latents of n samples given latents; options as in `sample`."""
+    def sample_latents(
+        self,
+        n: int,
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        partly: Mapping[str, Tensor] | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Samples:
+        """Latents of n samples given latents, and given parts of the *data* of others (NaN: not seen); options as in `sample`."""
         chosen = _checked({**self.defaults, **options})
         denoiser = self.operator(chosen.pop("guidance", 0.0), tuple(chosen.pop("window", (0.0, 1.0))))
+        leaders = chosen.pop("leaders", None)
+        if partly:
+            decode = {name: self.codecs[name].decode for name in partly if name in self.codecs}
+            denoiser = Glimpsed(denoiser, decode, partly, first=chosen.get("first", 0))
+        elif leaders and not given:
+            return sample_leaders(denoiser, n, leaders, seed=seed, **chosen)
         return sample_across(denoiser, n, given=given, seed=seed, **chosen)
 
     def sample(self, n: int, given: Mapping[str, Tensor] | None = None, *, seed: int = 0, **options: Any) -> Samples:
         """n samples of all modalities as data; given ones are returned as they were given.
 
         Args:
-            n: number of samples. given: observed data, (n, *data_shape), or (1, *data_shape) for all.
+            n: number of samples. given: observed data, (n, *data_shape), or (1, *data_shape) for all. Entries that are NaN are not
+                seen: what is seen of such a modality guides it (`polyscore.ratios.glimpse`), and all of it is generated.
             seed: sample i depends on (seed, i) only.
-            options: `guidance` (strength of subset guidance), `window`, and those of `polyscore.sampling.sample`
+            options: `guidance` (strength of subset guidance), `window`, `leaders` (modalities that come first where nothing is given, and
+                their steps: `polyscore.sampling.stages`), and those of `polyscore.sampling.sample`
                 (steps, solver, grid, corrector, conditioning, batch_size, callback, ...).
 
         Returns:
             {modality: (n, *data_shape)}; `.info` as of `polyscore.sampling.sample`, with the latents under "latents".
         """
-        encoded = self.encode(given or {})
-        latents = self.sample_latents(n, given=encoded, seed=seed, **options)
+        partly = {name: value for name, value in (given or {}).items() if self._in_part(name, value, n)}
+        encoded = self.encode({name: value for name, value in (given or {}).items() if name not in partly})
+        latents = self.sample_latents(n, given=encoded, partly=partly, seed=seed, **options)
         whole = {name for name, z in encoded.items() if not partial(self.denoiser.paths[name], z)}
         made = self.decode({name: z for name, z in latents.items() if name not in whole})
         known = {name: value.expand(n, *value.shape[1:]) for name, value in (given or {}).items() if name in whole}
@@ -186,8 +214,8 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options themselves, if `sample` knows their names and the numbers among them are numbers."""
     known = [name for name, p in inspect.signature(sample).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name, value in options.items():
-        if name not in (*known, "guidance", "window"):
-            raise PolyscoreError(f"sampling option {name!r}: expected one of {', '.join(known)}, guidance, window")
+        if name not in (*known, "guidance", "window", "leaders"):
+            raise PolyscoreError(f"sampling option {name!r}: expected one of {', '.join(known)}, guidance, window, leaders")
         whole = name in ("steps", "resamplings", "first") or (name == "batch_size" and value is not None)
         if whole and (not isinstance(value, int) or value < (name != "first")):
             raise PolyscoreError(f"{name}: expected a whole number of at least {int(name != 'first')}, found {value!r}")

@@ -10,7 +10,7 @@ import abc
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,7 @@ class Run:
 
     `rows` says which of the run's `n` samples each row of the batch belongs to (`first` is the number of sample 0); so what an operator
     holds one a sample is cut with the batch. `shared`: the rows are one population, which samples of their own cannot have.
+    `absent` are the modalities left out of the run.
     """
 
     step: int = 0
@@ -82,6 +83,7 @@ class Run:
     n: int = 0
     first: int = 0
     shared: bool = False
+    absent: Collection[str] = ()
 
 
 current_run: contextvars.ContextVar[Run | None] = contextvars.ContextVar("current_run", default=None)

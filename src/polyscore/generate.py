@@ -18,6 +18,7 @@ from polyscore.errors import PolyscoreError
 from polyscore.media import read_metadata
 from polyscore.media.prepare import SUFFIXES
 from polyscore.processes import share
+from polyscore.ratios.glimpse import glimpse
 from polyscore.sampling.loop import Step
 from polyscore.sampling.tokens import partial
 
@@ -37,6 +38,7 @@ def generate(
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     recorder: Callable[[Step], None] | None = None,
+    seen: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Sample n items and write one file an item and generated modality: OUT/0000_image.png, OUT/0000_speech.wav, ...
 
@@ -45,6 +47,7 @@ def generate(
 
     Args:
         model: folder, shipped name or hub id. given: ordinary file of each observed modality.
+        seen: half of a given file that is known ("left", "right", "top", "bottom"); all of its modality is generated then.
         options: of `Composer.sample`. progress: called with (steps done, steps in all). recorder: a callback of `sample`.
 
     Raises:
@@ -55,8 +58,17 @@ def generate(
     if n < 1:
         raise PolyscoreError(f"n is {n}, expected at least 1")
     composer = Composer.load(model)
-    rows = composer.encode({name: composer.read(name, path) for name, path in (given or {}).items()})
-    return _write_run(composer, _run(composer, model, n, rows, seed, batch_size, options or {}), rows, Path(out), progress, recorder)
+    data = {name: composer.read(name, path) for name, path in (given or {}).items()}
+    partly = {name: _glimpse(composer, data, name, half) for name, half in (seen or {}).items()}
+    rows = composer.encode({name: value for name, value in data.items() if name not in partly})
+    run = _run(composer, model, n, rows, seed, batch_size, options or {}) | ({"partly": _packed(partly)} if partly else {})
+    return _write_run(composer, run, rows, Path(out), progress, recorder, partly)
+
+
+def _glimpse(composer: Composer, data: Mapping[str, Tensor], name: str, half: str) -> Tensor:
+    if name not in data or name not in composer.codecs:
+        raise PolyscoreError(f"seen modality {name!r}: expected one of {sorted(set(data) & set(composer.codecs))}, whose files are given")
+    return glimpse(data[name], half)
 
 
 def repeat(result: str | os.PathLike[str], out: str | os.PathLike[str], progress: Progress | None = None) -> list[Path]:
@@ -73,7 +85,8 @@ def repeat(result: str | os.PathLike[str], out: str | os.PathLike[str], progress
     if found.get("weights") != weights:
         raise PolyscoreError(f"{result}: made by weights {found.get('weights')} of {found['model']!r}, found weights {weights} now")
     rows = {name: _unpack(value, result) for name, value in found["given"].items()}
-    return _write_run(composer, found, rows, Path(out), progress)
+    partly = {name: _unpack(value, result) for name, value in dict(found.get("partly", {})).items()}
+    return _write_run(composer, found, rows, Path(out), progress, partly=partly)
 
 
 def _run(
@@ -88,7 +101,7 @@ def _run(
         "seed": seed,
         "batch_size": batch_size,
         "options": {**composer.defaults, **options},
-        "given": {k: _pack(v) for k, v in rows.items()},
+        "given": _packed(rows),
     }
 
 
@@ -99,6 +112,7 @@ def _write_run(
     out: Path,
     progress: Progress | None,
     recorder: Callable[[Step], None] | None = None,
+    partly: Mapping[str, Tensor] | None = None,
 ) -> list[Path]:
     made = [name for name in composer.modalities if name not in given or partial(composer.denoiser.paths[name], given[name])]
     if not made:
@@ -111,7 +125,13 @@ def _write_run(
         if share(all(_same(path, run) for path in paths.values())):
             continue
         latents = composer.sample_latents(
-            len(rows), given=given, seed=run["seed"], first=start, callback=_bar(progress, start, run, recorder), **run["options"]
+            len(rows),
+            given=given,
+            partly=partly,
+            seed=run["seed"],
+            first=start,
+            callback=_bar(progress, start, run, recorder),
+            **run["options"],
         )
         data = composer.decode({name: latents[name] for name in {*made, *_sounds(composer, made)}})
         values = {(i, name): data[name][i - start] for i, name in paths}
@@ -175,6 +195,10 @@ def fingerprint(composer: Composer) -> str:
         for value in module.state_dict().values():
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _packed(values: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: _pack(value) for name, value in values.items()}
 
 
 def _pack(value: Tensor) -> dict[str, Any]:

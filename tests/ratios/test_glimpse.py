@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from polyscore.codecs import Identity
+from polyscore.composer import Composer
 from polyscore.errors import PolyscoreError
 from polyscore.oracles import GaussianDenoiser
 from polyscore.paths import VPSDE
-from polyscore.ratios.glimpse import Glimpsed
+from polyscore.ratios.glimpse import Glimpsed, glimpse, spread
 from polyscore.sampling import sample
 
 PATHS = {"a": VPSDE(), "b": VPSDE()}
@@ -18,7 +20,7 @@ def test_exact_for_standard_normal_latents():
     """z ~ N(0, I), half of a seen at 1.2 with noise 0.5: mean 1.2 / 1.25, variance 0.2; the rest stays as it was."""
     base = GaussianDenoiser(torch.zeros(8), 1.0, PATHS)
     data = torch.tensor([[1.2, 1.2, float("nan"), float("nan")]])
-    law = Glimpsed(base, {"a": lambda z: z}, {"a": data}, noise=0.5)
+    law = Glimpsed(base, {"a": lambda z: z}, {"a": data}, noise=0.5, gain=1.0)
     made = sample(law, 6000, steps=60, seed=0)["a"]
     assert made[:, :2].mean().item() == pytest.approx(0.96, abs=0.03)
     assert made[:, :2].var().item() == pytest.approx(0.2, abs=0.02)
@@ -51,3 +53,35 @@ def test_errors():
         Glimpsed(base, {"a": torch.sin}, {"a": torch.full((1, 2), float("nan"))})
     with pytest.raises(PolyscoreError, match="partly given modality 'c'"):
         Glimpsed(base, {"a": torch.sin}, {"c": torch.zeros(1, 2)})
+
+
+def test_a_composer_takes_data_with_unknown_entries():
+    """Correlated pairs: the seen half of x pulls x there, and each row of data its own sample; unknown entries stay free."""
+    base = GaussianDenoiser(torch.zeros(8), 1.0, PATHS)
+    composer = Composer({"a": Identity((4,))}, base, {"steps": 30})
+    nan = float("nan")
+    rows = torch.tensor([[2.0, 2.0, nan, nan], [-2.0, nan, nan, -2.0]]).repeat(300, 1)
+    made = composer.sample(600, {"a": rows}, seed=0)
+    assert made["a"][0::2, :2].mean().item() == pytest.approx(2 / 1.01, abs=0.05)
+    assert made["a"][1::2, [0, 3]].mean().item() == pytest.approx(-2 / 1.01, abs=0.05)
+    assert made["a"][1::2, 1:3].std().item() == pytest.approx(1.0, abs=0.1)
+    parts = composer.sample(600, {"a": rows}, seed=0, batch_size=128)
+    torch.testing.assert_close(parts["a"], made["a"], atol=1e-4, rtol=1e-4)
+    with pytest.raises(PolyscoreError, match="expected finite data"):
+        composer.sample(2, {"a": torch.full((1, 4), nan)})
+
+
+def test_the_gain_is_the_spread_of_decoded_latents():
+    assert spread(lambda z: 3 * z, (50,), torch.zeros(1)) == pytest.approx(9.0, rel=0.1)
+    assert Glimpsed(GaussianDenoiser(torch.zeros(4), 1.0, PATHS), {"a": lambda z: z}, {"a": torch.zeros(1, 2)}, gain=0.3).gain == {"a": 0.3}
+
+
+def test_halves():
+    x = torch.arange(12.0).reshape(1, 1, 3, 4)
+    assert glimpse(x, "left").isnan().sum() == 6 and torch.equal(glimpse(x, "left")[..., :2], x[..., :2])
+    assert torch.equal(glimpse(x, "right")[..., 2:], x[..., 2:]) and torch.equal(glimpse(x, "top")[..., :1, :], x[..., :1, :])
+    assert glimpse(x, "bottom")[..., 0, :].isnan().all() and not x.isnan().any()
+    assert torch.equal(glimpse(torch.ones(1, 5), "left").isnan()[0], torch.tensor([False, False, True, True, True]))
+    for wrong, data in (("middle", x), ("top", torch.ones(1, 5))):
+        with pytest.raises(PolyscoreError, match="expected left, right, top or bottom"):
+            glimpse(data, wrong)

@@ -150,15 +150,15 @@ def texture(number: int, side: int = 256) -> Tensor:
     y, x = torch.meshgrid(grid, grid, indexing="ij")
     waves = torch.zeros(2, side, side)
     for place in range(2):
-        for octave in range(5):
-            f, (angle, phase) = 3.0 * 1.8**octave * (1 + number % 3), (2 * math.pi * torch.rand(2, generator=draw)).tolist()
+        for octave in range(4):
+            f, (angle, phase) = 2.0 * 1.8**octave * (1 + number % 3 / 2), (2 * math.pi * torch.rand(2, generator=draw)).tolist()
             along = x * math.cos(angle) + y * math.sin(angle)
             across = ((x - 0.5) ** 2 + (y - 0.5) ** 2).sqrt() if number % 4 == 3 else y * math.cos(angle) - x * math.sin(angle)
             waves[place] += (2 * math.pi * f * along + phase + 2 * torch.sin(2 * math.pi * f / 3 * across)).sin() / 1.5**octave
     first, second = (waves * (1.5 if number % 2 else 0.8)).sigmoid()
     # Each channel stays on one side of grey, so that an inverted stroke can be seen everywhere.
     high = torch.tensor([(number % 8) >> bit & 1 for bit in range(3)], dtype=torch.bool)
-    dark = 0.4 * torch.rand(3, 3, generator=draw)
+    dark = 0.3 * torch.rand(3, 3, generator=draw)
     colours = torch.where(high, 1 - dark, dark)
     mixed = (1 - first) * colours[0, :, None, None] + first * (
         (1 - second) * colours[1, :, None, None] + second * colours[2, :, None, None]

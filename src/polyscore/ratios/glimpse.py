@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from polyscore.denoisers import AnyPrediction, Denoiser, State, Times
+from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run
 from polyscore.errors import PolyscoreError
 from polyscore.predictions import Prediction
 
-__all__ = ["Glimpsed"]
+__all__ = ["Glimpsed", "glimpse", "spread"]
 
 
 class Glimpsed(Denoiser):
@@ -25,9 +25,11 @@ class Glimpsed(Denoiser):
 
     Args:
         denoiser: the base law. decode: latent -> data of the partly known modalities (`codec.decode`).
-        data: what is known, (1 or B, *data_shape); entries that are not seen may hold anything, NaN too.
+        data: what is known, (1 or n, *data_shape) for n samples of a run; entries that are not seen may hold anything, NaN too.
         seen: 1 where an entry is known, of a shape that broadcasts to the data's; by default where the data is not NaN.
-        noise: standard deviation of the observation, in the data's units. gain: variance in data space per variance of a latent entry.
+        noise: standard deviation of the observation, in the data's units.
+        gain: variance in data space per variance of a latent entry; by default that of decoded standard normal latents, averaged over the
+            entries of the data. first: number of the sample that row 0 of the data belongs to.
 
     Raises:
         PolyscoreError: an unknown modality, or nothing seen.
@@ -40,10 +42,11 @@ class Glimpsed(Denoiser):
         data: Mapping[str, Tensor],
         seen: Mapping[str, Tensor] | None = None,
         noise: float = 0.1,
-        gain: float = 1.0,
+        gain: float | None = None,
+        first: int = 0,
     ) -> None:
         super().__init__()
-        self.denoiser, self.decode, self.noise, self.gain = denoiser, dict(decode), noise, gain
+        self.denoiser, self.decode, self.noise, self.first = denoiser, dict(decode), noise, first
         self.paths, self.shapes, self.spaces = denoiser.paths, denoiser.shapes, denoiser.spaces
         self.seen = {name: ((seen or {}).get(name, ~value.isnan())).to(value.dtype).expand_as(value) for name, value in data.items()}
         self.data = {name: torch.where(self.seen[name] > 0, value, 0.0) for name, value in data.items()}
@@ -52,6 +55,7 @@ class Glimpsed(Denoiser):
                 raise PolyscoreError(f"partly given modality {name!r}: expected one of {sorted(set(denoiser.paths) & set(self.decode))}")
             if not self.seen[name].any():
                 raise PolyscoreError(f"partly given modality {name!r}: nothing of it is seen")
+        self.gain = {n: spread(self.decode[n], denoiser.shapes[n], self.data[n]) if gain is None else gain for n in self.data}
 
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
         """The denoiser's predictions, pulled towards what is seen."""
@@ -64,10 +68,41 @@ class Glimpsed(Denoiser):
 
     def _pull(self, name: str, base: Prediction) -> Tensor:
         """A grad_x0 log N(x; decode(x0), v)."""
-        variance = self.noise**2 + self.gain * base.S * base.S / (base.A * base.A + base.S * base.S)
+        variance = self.noise**2 + self.gain[name] * base.S * base.S / (base.A * base.A + base.S * base.S)
         leaf = base.x0.detach().requires_grad_(True)
         with torch.enable_grad():
-            gap = (self.decode[name](leaf) - self.data[name]) * self.seen[name]
+            gap = (self.decode[name](leaf) - self._own(self.data[name])) * self._own(self.seen[name])
             (gradient,) = torch.autograd.grad(-0.5 * gap.square().sum(), leaf)
         found: Tensor = base.A * gradient / variance
         return found
+
+    def _own(self, value: Tensor) -> Tensor:
+        """The rows of the batch: one a sample of the run, or one for all."""
+        run = current_run.get()
+        if len(value) == 1 or run is None or run.rows is None:
+            return value
+        return value[run.rows + run.first - self.first]
+
+
+@torch.no_grad()
+def spread(decode: Callable[[Tensor], Tensor], shape: Sequence[int], like: Tensor, n: int = 64) -> float:
+    """Mean over the entries of the data of the variance of decode(z), z ~ N(0, I)."""
+    z = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0)).to(like)
+    return float(decode(z).var(0).mean())
+
+
+def glimpse(value: Tensor, seen: str) -> Tensor:
+    """Data (B, ..., H, W) or (B, ..., W) of which only a half is known: NaN outside "left", "right", "top" or "bottom".
+
+    Of a sound, "left" is the first half of its samples.
+
+    Raises:
+        PolyscoreError: another word, or data without rows.
+    """
+    dim = {"left": -1, "right": -1, "top": -2, "bottom": -2}.get(seen)
+    if dim is None or value.ndim < 1 - dim:
+        raise PolyscoreError(f"seen: expected left, right, top or bottom of data with rows and columns, found {seen!r}")
+    half, found = value.shape[dim] // 2, value.clone()
+    gone = found.narrow(dim, half, value.shape[dim] - half) if seen in ("left", "top") else found.narrow(dim, 0, half)
+    gone.fill_(float("nan"))
+    return found

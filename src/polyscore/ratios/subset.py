@@ -23,8 +23,9 @@ class SubsetGuided(Denoiser):
 
     eps_m + w (eps_m(all) - eps_m(all others at t = 1)), m over the modalities that are generated: a partner at t = 1 tells nothing,
     so the second prediction is the marginal of m. Tokens: the same in log-probabilities. The denoiser must have been
-    trained with some partners at t = 1. All predictions of a step are one call of M + 1 times the rows; with `marginals`, a denoiser in
-    which no modality sees another (such as `MarginalDenoiser`, or `Independent` experts trained apart), one call of each.
+    trained with some partners at t = 1. A modality that is sampled alone (all others `absent`) is not guided; with `marginals` it comes
+    from them. All predictions of a step are one call of M + 1 times the rows; with `marginals`, a denoiser in which no modality sees
+    another (such as `MarginalDenoiser`, or `Independent` experts trained apart), one call of each.
     As a sum of noised scores it is biased, like classifier-free guidance (`polyscore.sampling.particles` weighs it right).
 
     Args:
@@ -51,7 +52,11 @@ class SubsetGuided(Denoiser):
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
         """The guided predictions."""
         moving = [n for n in self.paths if isinstance(t[n], Tensor) or t[n] > 0]
-        acts = len(self.paths) > 1 and self.strength != 0 and inside(self.window, [t[n] for n in moving])
+        run = current_run.get()
+        alone = len(set(self.paths) - set(run.absent if run is not None else ())) == 1
+        if alone and self.marginals is not None:
+            return dict(self.marginals(z, t))
+        acts = not alone and self.strength != 0 and inside(self.window, [t[n] for n in moving])
         if acts is False or (isinstance(acts, Tensor) and not acts.any()):
             found: dict[str, AnyPrediction] = self.denoiser(z, t, condition)
             return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -69,6 +69,7 @@ def sample(
     n: int,
     *,
     given: Mapping[str, Tensor] | None = None,
+    absent: Collection[str] = (),
     condition: Any = None,
     steps: int = 20,
     solver: str | Solver = "dpmpp",
@@ -91,6 +92,7 @@ def sample(
         denoiser: any denoiser or composition of denoisers.
         n: number of samples.
         given: observed latents, (n, *shape), or (1, *shape) for all; a token of -1 is free (infilling).
+        absent: modalities that are left out: held at t = 1, where they tell nothing, and not returned.
         condition: handed to the denoiser; a tensor or list of n rows (or a mapping of these) is cut with the batch.
         steps: of the grid. solver: "dpmpp" (2M), "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler",
             "euler_maruyama", or an object.
@@ -112,6 +114,7 @@ def sample(
     """
     check_mode(conditioning)
     observed = {name: _given(denoiser, name, value, n, dtype) for name, value in (given or {}).items()}
+    _check_absent(denoiser, observed, absent)
     if n < 1:
         raise PolyscoreError(f"n is {n}, expected at least 1")
     if batch_size is not None and batch_size < 1:
@@ -121,14 +124,14 @@ def sample(
         raise PolyscoreError("particles: conditioning 'resample' goes back in time, which weights cannot follow; expected another mode")
     chosen = make_solver(solver) if many is None else noisy(make_solver(solver))
     options = _Options(
-        steps, chosen, _token_solver(denoiser, token_solver), corrector, many, grid, conditioning, resamplings, callback, dtype
+        steps, chosen, _token_solver(denoiser, token_solver), corrector, many, grid, conditioning, resamplings, callback, dtype, absent
     )
     size = batch_size or n
     started = time.perf_counter()
     with torch.no_grad(), count_evaluations(denoiser) as evaluations:
         parts = [range(a, min(a + size, n)) for a in range(0, n, size)]
         batches = [_batch(denoiser, observed, condition, seed, first, n, rows, options) for rows in parts]
-    joined = {name: torch.cat([b[name] for b, _ in batches]) for name in denoiser.paths}
+    joined = {name: torch.cat([b[name] for b, _ in batches]) for name in denoiser.paths if name not in absent}
     info = {
         "n": n,
         "seed": seed,
@@ -161,6 +164,7 @@ class _Options:
     resamplings: int
     callback: Callback | None
     dtype: torch.dtype
+    absent: Collection[str]
 
 
 def _batch(
@@ -173,7 +177,7 @@ def _batch(
     streams = Streams(seed, numbers, device, options.dtype)
     fixed = {name: value for name, value in given.items() if partial(denoiser.paths[name], value)}
     given = {name: value for name, value in given.items() if name not in fixed}
-    generated = [name for name in denoiser.paths if name not in given]
+    generated = [name for name in denoiser.paths if name not in given and name not in options.absent]
     gaussian = [p for name in generated if isinstance(p := denoiser.paths[name], GaussianPath)]
     walk = Walk(denoiser.paths, denoiser.shapes, make_grid(options.grid, options.steps, gaussian[0] if gaussian else None), streams)
     own = torch.arange(rows.start, rows.stop).repeat_interleave(each)
@@ -185,7 +189,8 @@ def _batch(
         if options.particles.population != "sample":
             check_shared(shown, part)
         population = Population.of(options.particles, walk, seed, [first + i for i in rows], device)
-    run = Run(0, start, rows=own, n=n, first=first, shared=population is not None and population.groups < len(rows))
+    shared = population is not None and population.groups < len(rows)
+    run = Run(0, start, rows=own, n=n, first=first, shared=shared, absent=options.absent)
     begin = corrupted_content(walk, start, own)
     token = current_run.set(run)
     try:
@@ -222,11 +227,13 @@ class _Stepper:
     ) -> None:
         self.denoiser, self.walk, self.given, self.fixed, self.condition = denoiser, walk, given, fixed, condition
         self.options, self.run, self.first, self.population = options, run, first, population
+        self.hidden = {name: run.noise[name] for name in options.absent}
 
     def predict(self, z: State, i: int) -> Mapping[str, Any]:
         """Predictions at grid point i, the observed modalities put in."""
         shown, clocks = observe(self.walk, self.given, self.options.conditioning, i)
-        found: Mapping[str, Any] = self.denoiser(z | shown, clocks | dict.fromkeys(z, self.walk.times[i]), self.condition)
+        clocks = clocks | dict.fromkeys(self.hidden, 1.0) | dict.fromkeys(z, self.walk.times[i])
+        found: Mapping[str, Any] = self.denoiser(z | shown | self.hidden, clocks, self.condition)
         return found
 
     def go(self, z: State) -> State:
@@ -248,7 +255,7 @@ class _Stepper:
         for name, value in z.items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise PolyscoreError(f"modality {name!r}: the sampled latent is not finite (NaN or infinity); expected finite numbers")
-        return {name: self.given.get(name, z.get(name)) for name in self.denoiser.paths}  # type: ignore[misc]
+        return z | self.given
 
     def settle(self, z: State, rows: Tensor) -> State:
         """Gibbs moves of the drawn samples' tokens, with the random streams of `rows`."""
@@ -289,6 +296,14 @@ class _Stepper:
 def _token_solver(denoiser: Denoiser, solver: Any) -> Any:
     tokens = any(isinstance(path, TokenPath) for path in denoiser.paths.values())
     return make_token_solver(solver) if tokens and isinstance(solver, str) else solver
+
+
+def _check_absent(denoiser: Denoiser, given: State, absent: Collection[str]) -> None:
+    for name in absent:
+        if name not in denoiser.paths or name in given:
+            raise PolyscoreError(f"absent modality {name!r}: expected one of {sorted(set(denoiser.paths) - set(given))}")
+    if len(absent) and set(absent) | set(given) == set(denoiser.paths):
+        raise PolyscoreError("absent: expected at least one modality to generate, found none")
 
 
 def _given(denoiser: Denoiser, name: str, value: Tensor, n: int, dtype: torch.dtype) -> Tensor:

@@ -38,5 +38,5 @@ def sample_across(
     shares: list[Any] = [None] * state.num_processes
     torch.distributed.all_gather_object(shares, None if own is None else ({k: v.cpu() for k, v in own.items()}, own.info))
     found = [share for share in shares if share is not None]
-    joined = {name: torch.cat([values[name] for values, _ in found]) for name in denoiser.paths}
+    joined = {name: torch.cat([values[name] for values, _ in found]) for name in found[0][0]}
     return Samples(joined, found[0][1] | {"n": n, "processes": state.num_processes, "seconds": max(info["seconds"] for _, info in found)})

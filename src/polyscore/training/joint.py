@@ -27,6 +27,7 @@ class JointObjective:
     Each sample draws one time t and one role for every modality: moving at t, observed (t = 0) or absent (t = 1). With
     probability `joint` all move together; else each partner of one modality, chosen at random, is observed with probability
     `observed`, absent with `absent`, and moves otherwise. With probability `apart` the moving ones have times of their own.
+    With `even` the probability of being observed is drawn anew for each sample, so that 0 to M - 1 observed partners are equally frequent.
     Observed and absent modalities carry no loss. That trains every conditional and every marginal (Bounoua et al. 2024).
     A token modality's loss is `tokens` times -log p(z_0 | z_t) of its corrupted positions, over its number of positions.
 
@@ -43,6 +44,7 @@ class JointObjective:
     observed_jitter: float = 0.0
     label_dropout: float = 0.1
     tokens: float = 1.0
+    even: bool = False
 
     def __call__(self, module: Expert, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """The loss, and its mean for each modality and band of noise levels."""
@@ -95,13 +97,14 @@ class JointObjective:
         shared = draw.stratified()
         target = draw.integers(len(names))
         together, apart = draw.uniform() < self.joint, draw.uniform() < self.apart
+        observed = draw.uniform() if self.even else self.observed
         t, moves = {}, {}
         for place, name in enumerate(names):
             role, own = draw.uniform(), draw.uniform()
             free = together | (target == place)
             now = torch.where(apart & (target != place), own, shared)
-            seen = ~free & (role < self.observed)
-            gone = ~free & (role >= self.observed) & (role < self.observed + self.absent)
+            seen = ~free & (role < observed)
+            gone = ~free & (role >= observed) & (role < observed + self.absent)
             if f"{name}_missing" in batch:
                 missing = batch[f"{name}_missing"].bool()
                 gone, seen = gone | missing, seen & ~missing

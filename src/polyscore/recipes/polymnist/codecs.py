@@ -23,12 +23,12 @@ from polyscore.training.codec import VAEObjective
 __all__ = ["CODEC_TRAINING", "JUDGE_TRAINING", "SHAPE", "pictures", "poly_codec", "train_poly_codec", "train_poly_judge"]
 
 SHAPE = (3, 28, 28)
-CODEC_TRAINING = TrainConfig(steps=1200, batch_size=128, lr=2e-3, ema=0.99, log_every=200)
-JUDGE_TRAINING = TrainConfig(steps=2500, batch_size=128, lr=2e-3, weight_decay=0.02, ema=0.998, log_every=250)
+CODEC_TRAINING = TrainConfig(steps=1800, batch_size=128, lr=2e-3, ema=0.995, log_every=200)
+JUDGE_TRAINING = TrainConfig(steps=2000, batch_size=96, lr=3e-3, weight_decay=0.02, ema=0.998, log_every=250)
 Batches = Callable[[Draw], dict[str, Tensor]]
 
 
-def poly_codec(latent: int = 32, widths: Sequence[int] = (512, 512)) -> VAE:
+def poly_codec(latent: int = 20, widths: Sequence[int] = (512, 512)) -> VAE:
     """Fully connected VAE of (3, 28, 28) pictures; small enough to train ten on a laptop."""
     return VAE(SHAPE, latent, DenseEncoder(SHAPE, 2 * latent, widths), DenseDecoder(SHAPE, latent, widths), "clamp")
 
@@ -39,9 +39,9 @@ def train_poly_codec(
     modalities: int = 5,
     backgrounds: str | None = None,
     data: str | None = None,
-    latent: int = 32,
+    latent: int = 20,
     beta: float = 1.0,
-    scale: float = 0.12,
+    scale: float = 0.2,
     widths: Sequence[int] = (512, 512),
     config: TrainConfig = CODEC_TRAINING,
     progress: bool = True,
@@ -82,7 +82,7 @@ def train_poly_judge(
     """
     torch.manual_seed(config.seed)
     train, test = (load_polymnist(split, modalities, backgrounds, data) for split in ("train", "test"))
-    judge = Judge(ConvEncoder(SHAPE, 64, (32, 64), dropout=0.1, pool=True), 64, dropout=0.2)
+    judge = Judge(ConvEncoder(SHAPE, 64, (24, 48), dropout=0.1, pool=True), 64, dropout=0.2)
     channels_last(judge)
     fit(judge, _pooled(train), ClassifierObjective("x"), config, out=Path(out) / "run-judge", progress=progress)
     right = {n: float((predict(judge, pictures(test, n))[0] == test.labels).double().mean()) for n in test.names}

@@ -36,9 +36,9 @@ def sbm_codec(
     modalities: int = 5,
     backgrounds: str | None = None,
     data: str | None = None,
-    latent: int = 32,
+    latent: int = 20,
     beta: float = 1.0,
-    scale: float = 0.12,
+    scale: float = 0.2,
     training: TrainConfig = CODEC_TRAINING,
 ) -> None:
     """Train the autoencoder of one PolyMNIST modality, alone and without labels.

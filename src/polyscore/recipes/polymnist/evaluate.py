@@ -16,6 +16,7 @@ from polyscore.data.polymnist import PolyMNIST, load_polymnist
 from polyscore.metrics.coherence import agreement, class_shares
 from polyscore.metrics.frechet import frechet_distance
 from polyscore.metrics.judges import Judge, predict
+from polyscore.ratios.glimpse import glimpse
 from polyscore.recipes.polymnist.codecs import pictures
 
 __all__ = ["PolyTest", "evaluate_poly", "subsets"]
@@ -23,11 +24,16 @@ __all__ = ["PolyTest", "evaluate_poly", "subsets"]
 
 @dataclass
 class PolyTest:
-    """Test tuples and the judge; `features` of the first `size` test pictures of every modality."""
+    """Test tuples and the judge; `features` of the first `size` test pictures of every modality.
+
+    `train`, where given, are the pictures whose reconstructions the generated ones are compared with: those of the test tuples share the
+    reference's sampling noise, which generated pictures cannot.
+    """
 
     data: PolyMNIST
     judge: Judge
     size: int = 4000
+    train: PolyMNIST | None = None
 
     def __post_init__(self) -> None:
         rows = torch.arange(min(self.size, len(self.data)))
@@ -37,18 +43,30 @@ class PolyTest:
     def load(
         cls, judge: str | os.PathLike[str], modalities: int = 5, backgrounds: str | None = None, data: str | None = None, size: int = 4000
     ) -> PolyTest:
-        """The test split of MNIST and a saved judge."""
-        return cls(load_polymnist("test", modalities, backgrounds, data), load_module(judge, Judge), size)
+        """MNIST's splits and a saved judge."""
+        train, test = (load_polymnist(split, modalities, backgrounds, data) for split in ("train", "test"))
+        return cls(test, load_module(judge, Judge), size, train)
 
     def rows(self, n: int, seed: int) -> Tensor:
         """n test tuples in an order of the seed, without repetition while they last."""
-        draw = torch.Generator().manual_seed(seed)
-        return torch.cat([torch.randperm(len(self.data), generator=draw) for _ in range(-(-n // len(self.data)))])[:n]
+        return _shuffled(len(self.data), n, seed)
+
+    def rebuilt(self, composer: Composer, n: int, seed: int) -> float:
+        """Mean over the modalities of the Frechet distance of n train pictures through the autoencoders alone."""
+        data = self.train or self.data
+        rows = _shuffled(len(data), n, seed)
+        latents = composer.encode({name: pictures(data, name, rows) for name in data.names})
+        return _mean([distance for _, distance in _see(composer, self, latents).values()])
 
     def recognised(self) -> dict[str, float]:
         """Share of real test pictures of each modality that the judge gets right."""
         labels = self.data.labels[: self.size]
         return {n: float((self.judge.head(f).argmax(1) == labels).double().mean()) for n, f in self.features.items()}
+
+
+def _shuffled(size: int, n: int, seed: int) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.cat([torch.randperm(size, generator=draw) for _ in range(-(-n // size))])[:n]
 
 
 def subsets(names: Sequence[str], observed: int) -> list[list[str]]:
@@ -65,7 +83,8 @@ def evaluate_poly(
     Returns:
         "recognised real", "recognised rebuilt", "frechet rebuilt"; for k observed modalities "given k" (share of generated pictures with
         the condition's label) and "given k frechet"; "all agree", "at least M-1 agree", "joint frechet", "least class" and "most class" (of
-        all generated pictures), "evaluations" (per joint sample). Frechet distances: mean over the modalities, n pictures against `size`
+        all generated pictures), "half a picture" (the left half of the first modality given: its completions with the right label),
+        "evaluations" (the most that a sample took). Frechet distances: mean over the modalities, n pictures against `size`
         test pictures, on the judge's features.
     """
     names, rows = test.data.names, test.rows(n, seed)
@@ -77,13 +96,15 @@ def evaluate_poly(
     found = {
         "recognised real": _mean(test.recognised().values()),
         "recognised rebuilt": _mean([_right(seen, labels) for seen, _ in rebuilt.values()]),
-        "frechet rebuilt": _mean([distance for _, distance in rebuilt.values()]),
+        "frechet rebuilt": test.rebuilt(composer, n, seed),
     }
+    cost = 0.0
     for observed in range(1, len(names)):
         right, distances = [], []
         for chosen in subsets(names, observed):
             made = composer.sample_latents(n, given={name: latents[name] for name in chosen}, **run)
             seen = _see(composer, test, {name: made[name] for name in names if name not in chosen})
+            cost = max(cost, float(made.info["evaluations_per_sample"]))
             right += [_right(labelled, labels) for labelled, _ in seen.values()]
             distances += [distance for _, distance in seen.values()]
         found |= {f"given {observed}": _mean(right), f"given {observed} frechet": _mean(distances)}
@@ -91,15 +112,31 @@ def evaluate_poly(
     seen = _see(composer, test, dict(joint))
     judged = {name: label for name, (label, _) in seen.items()}
     shares = class_shares(torch.cat(list(judged.values()))).tolist()
+    found |= _half(composer, test, real[names[0]], latents, labels, run)
     return found | {
         "all agree": agreement(judged),
         f"at least {len(names) - 1} agree": agreement(judged, len(names) - 1),
         "joint frechet": _mean([distance for _, distance in seen.values()]),
         "least class": min(shares),
         "most class": max(shares),
-        "evaluations": float(joint.info["evaluations_per_sample"]),
+        "evaluations": max(cost, float(joint.info["evaluations_per_sample"])),
         "seconds for 1000 joint samples": joint.info["seconds"] * 1000 / n,
     }
+
+
+def _half(
+    composer: Composer, test: PolyTest, known: Tensor, latents: Mapping[str, Tensor], labels: Tensor, run: Mapping[str, Any]
+) -> dict[str, float]:
+    """The left half of the first modality alone, and with all other modalities: share of its completions with the right label."""
+    first, *others = composer.modalities
+    found = {}
+    for title, given in (("half a picture", {}), ("half a picture and the others", {name: latents[name] for name in others})):
+        made = composer.sample_latents(len(known), given=given, partly={first: glimpse(known, "left")}, **run)
+        seen = _see(composer, test, {name: made[name] for name in made if name not in given})
+        found[title] = _right(seen[first][0], labels)
+        if not given:
+            found[f"{title}, others"] = _mean([_right(seen[name][0], labels) for name in others])
+    return found
 
 
 def _see(composer: Composer, test: PolyTest, latents: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, float]]:

@@ -29,12 +29,12 @@ from polyscore.training.joint import JointObjective
 
 __all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_poly_energy", "train_poly_joint"]
 
-JOINT_TRAINING = TrainConfig(steps=1500, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
+JOINT_TRAINING = TrainConfig(steps=4000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
 MARGINAL_TRAINING = TrainConfig(steps=1000, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
 ENERGY_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=250)
 ENCODER_TRAINING = TrainConfig(steps=600, batch_size=4, lr=1e-3, ema=0.99, log_every=100)
-DEFAULTS: dict[str, Any] = {"steps": 10}
-OBJECTIVE = JointObjective(joint=0.3, observed=0.5, absent=0.1, apart=0.0)
+DEFAULTS: dict[str, Any] = {"steps": 7, "leaders": {"m0": 6}}
+OBJECTIVE = JointObjective(joint=0.1, absent=0.0, apart=0.0, even=True)
 
 
 @dataclass(frozen=True)
