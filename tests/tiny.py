@@ -1,7 +1,12 @@
-"""A tiny, untrained digits Composer, made of the recipe's own classes."""
+"""A tiny, untrained digits Composer, made of the recipe's own classes, and small files of data sets."""
 
 from __future__ import annotations
 
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,3 +32,10 @@ def tiny_composer() -> Composer:
         speech = Chain([front, VAE(front.latent_shape, 6, encoder, decoder)])
     meta = {"recipe": "digits", "dataset": "none: not trained"}
     return Composer({"image": image.eval(), "speech": speech.eval()}, denoiser.eval(), {"steps": 4, "guidance": 1.0}, MEDIA, meta)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """An array of bytes in MNIST's file format, gzipped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(gzip.compress(header + array.tobytes()))

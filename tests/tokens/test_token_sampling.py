@@ -38,7 +38,7 @@ def distance(p: Tensor, q: Tensor) -> float:
     return 0.5 * float((p - q).abs().sum())
 
 
-@pytest.mark.parametrize("solver", [Unmask("confidence"), Unmask("random"), Ancestral()], ids=repr)
+@pytest.mark.parametrize("solver", [Unmask("confidence"), Unmask("random"), Unmask("left"), Ancestral()], ids=repr)
 def test_joint_law(solver: Any) -> None:
     steps = 60 if isinstance(solver, Ancestral) else 3
     found = sample(TABLE, N, steps=steps, token_solver=solver, seed=1)

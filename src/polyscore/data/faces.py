@@ -10,7 +10,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from polyscore.data.digits import data_folder
 from polyscore.errors import DataError
 
-__all__ = ["ATTRIBUTES", "PACKED", "Faces", "load_celebamask", "load_faces"]
+__all__ = ["ATTRIBUTES", "PACKED", "PARTS", "Faces", "load_celebamask", "load_face_parts", "load_faces"]
 
 ATTRIBUTES = (
     "Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Bushy_Eyebrows", "Eyeglasses", "Gray_Hair", "Heavy_Makeup",
@@ -31,6 +32,9 @@ ATTRIBUTES = (
 """The 18 of CelebA's 40 attributes that the Score-Based Multimodal Autoencoder keeps."""
 PACKED = ("eyeglasses", "hat", "earrings", "necklace", "mouth_open", "long_hair", "black", "brown", "blond", "gray")
 """Attributes of the packed thousand; the last four are the hair's colour, one of them or none."""
+PARTS = ("other", "skin", "hair")
+"""What `load_face_parts` tells apart; skin has holes where eyes, brows, nose and mouth are."""
+_PART_OF_LABEL = {1: 1, 13: 2}
 FOLDERS = ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebAMask-HQ-attribute-anno.txt")
 
 
@@ -57,6 +61,34 @@ def load_faces(split: str = "train", size: int = 64, folder: str | os.PathLike[s
     Raises:
         DataError: no folder, missing or damaged files, or an unknown split.
     """
+    images, labels, attributes = _read_packed(split, size, folder, limit)
+    small = [functional.interpolate((label > 1).float()[None, None], size=(size, size), mode="area")[0] for label in labels]
+    return Faces(images, (torch.stack(small) >= 0.5).float(), attributes, PACKED)
+
+
+def load_face_parts(
+    split: str = "train", size: int = 32, folder: str | os.PathLike[str] | None = None, limit: int | None = None
+) -> tuple[Faces, Tensor]:
+    """The packed thousand faces, with masks of (skin, hair), (N, 2, S, S), and the label map of `PARTS`, (N, S, S).
+
+    Raises:
+        DataError: as `load_faces`.
+    """
+    images, labels, attributes = _read_packed(split, size, folder, limit)
+    shares = []
+    for label in labels:
+        kinds = torch.zeros_like(label)
+        for number, part in _PART_OF_LABEL.items():
+            kinds[label == number] = part
+        one = functional.one_hot(kinds, len(PARTS)).permute(2, 0, 1).float()
+        shares.append(functional.interpolate(one[None], size=(size, size), mode="area")[0])
+    parts = torch.stack(shares).argmax(1)
+    masks = torch.stack([(parts == part).float() for part in (1, 2)], 1)
+    return Faces(images, masks, attributes, PACKED), parts
+
+
+def _read_packed(split: str, size: int, folder: str | os.PathLike[str] | None, limit: int | None) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Pictures (N, 3, S, S), the 19-class label maps at full size, and the attributes `PACKED`."""
     if split not in ("train", "test"):
         raise DataError(f"unknown split {split!r}: expected train or test")
     place = data_folder(folder) / "faces"
@@ -66,11 +98,12 @@ def load_faces(split: str = "train", size: int = 64, folder: str | os.PathLike[s
         rows = range(min(800, len(items))) if split == "train" else range(min(800, len(items)), len(items))
         chosen = [items[i] for i in rows][:limit]
         with tarfile.open(archive) as packed:
-            pairs = [_packed(packed, f"{int(item.get('id', i)):04d}", size) for i, item in zip(rows, chosen, strict=False)]
+            members = {member.name: member for member in packed}
+            pairs = [_packed(packed, members, f"{int(item.get('id', i)):04d}", size) for i, item in zip(rows, chosen, strict=False)]
     except (OSError, ValueError, KeyError, tarfile.TarError) as error:
         raise DataError(f"{place}: expected celebamask_1000.json and celebamask_1000_128.tar ({error})") from error
     attributes = [[float(item.get("hair_color") == n) if n in PACKED[-4:] else float(bool(item[n])) for n in PACKED] for item in chosen]
-    return Faces(torch.stack([i for i, _ in pairs]), torch.stack([m for _, m in pairs]), torch.tensor(attributes), PACKED)
+    return torch.stack([i for i, _ in pairs]), [label for _, label in pairs], torch.tensor(attributes)
 
 
 def load_celebamask(
@@ -125,17 +158,15 @@ def _table(path: Path) -> tuple[list[str], dict[int, list[int]]]:
     return names, table
 
 
-def _packed(archive: tarfile.TarFile, name: str, size: int) -> tuple[Tensor, Tensor]:
+def _packed(archive: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], name: str, size: int) -> tuple[Tensor, Tensor]:
     def opener(suffix: str) -> Any:
-        member = archive.extractfile(f"{name}.{suffix}")
+        member = archive.extractfile(members[f"{name}.{suffix}"])
         if member is None:
             raise KeyError(f"{name}.{suffix}")
         return io.BytesIO(member.read())
 
-    label = np.asarray(_open(opener("png"))).astype(np.int64)
-    mask = torch.from_numpy((label > 1).astype(np.float32))[None, None]
-    small = torch.nn.functional.interpolate(mask, size=(size, size), mode="area")[0]
-    return _picture(lambda _mode: opener("jpg"), size), (small >= 0.5).float()
+    label = torch.from_numpy(np.asarray(_open(opener("png"))).astype(np.int64))
+    return _picture(lambda _mode: opener("jpg"), size), label
 
 
 def _open(source: Any) -> Any:

@@ -21,7 +21,7 @@ from polyscore.sampling.noise import Streams
 from polyscore.sampling.particles import Particles, Population, approximations, check_shared, noisy, summary
 from polyscore.sampling.solvers import Solver, make_solver
 from polyscore.sampling.starts import MomentStart
-from polyscore.sampling.tokens import make_token_solver, partial, pin
+from polyscore.sampling.tokens import make_token_solver, partial, pin, redraw
 from polyscore.sampling.walk import Walk
 from polyscore.tokens.paths import TokenPath
 
@@ -268,10 +268,20 @@ class _Stepper:
         z = z | {name: mean for name, mean in self.walk.means.items() if name in z}
         if self.population is not None:
             z, self.given = self.population.finish(z, self.given)
+            z = self.settle(z, self.population.own()) if self.options.particles.moves else z  # type: ignore[union-attr]
         for name, value in z.items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise PolyscoreError(f"modality {name!r}: the sampled latent is not finite (NaN or infinity); expected finite numbers")
         return z | self.given
+
+    def settle(self, z: State, rows: Tensor) -> State:
+        """Gibbs moves of the drawn samples' tokens, with the random streams of `rows`."""
+        assert self.options.particles is not None and self.run.rows is not None
+        fixed = {name: known[rows] for name, known in self.fixed.items()}
+        self.condition = _own(self.condition, len(self.run.rows), rows)
+        self.run.rows, self.run.noise = self.run.rows[rows], {name: noise[rows] for name, noise in self.run.noise.items()}
+        self.run.memo.clear()
+        return redraw(self.walk, z, fixed, rows, self.options.particles.moves, lambda state: self.predict(state, self.walk.steps - 1))
 
     def step(self, z: State, i: int) -> tuple[State, Mapping[str, Any]]:
         """One step of all generated modalities."""

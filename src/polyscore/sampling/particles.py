@@ -11,7 +11,7 @@ ends. Each Gaussian modality adds its own. Particles are resampled (systematical
 below `threshold`.
 
 Tokens (absorbing path): revealing position l from prod_i p_i(. | z)^c_i / Z_l multiplies w by Z_l: exact for one position at a time, first
-order for several at once.
+order for several at once. Once all are revealed, redrawing a position from prod_i p_i(. | others)^c_i keeps the law (`moves`).
 
 The weights are exact for experts that are exact at every noise level, as the steps become small and the particles many: with K particles a
 sample the bias falls as 1/K, with one population of n K as 1/(n K). Time windows, masks and other things that leave no density to aim at
@@ -49,17 +49,22 @@ class Particles:
             cost, but samples then depend on their batch mates, and must share their conditions. A number: every so many samples of a
             batch are one population.
         threshold: resample when the effective sample size falls below this share.
+        moves: tokens: that often, redraw one position of every drawn sample from its law given the others (Gibbs; one evaluation each).
+            They keep the law of the composition as it is, and tear copies of one particle apart.
     """
 
     count: int = 8
     population: Literal["sample", "run"] | int = "sample"
     threshold: float = 0.5
+    moves: int = 0
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise PolyscoreError(f"particles is {self.count}, expected at least 1")
         if self.population not in ("sample", "run") and not (isinstance(self.population, int) and self.population > 0):
             raise PolyscoreError(f"particle population {self.population!r}: expected sample, run or a number of samples")
+        if self.moves < 0:
+            raise PolyscoreError(f"particle moves is {self.moves}, expected 0 or more")
         if not 0 <= self.threshold <= 1:
             raise PolyscoreError(f"particle threshold is {self.threshold:g}, expected a number from 0 to 1")
 
@@ -147,6 +152,11 @@ class Population:
         self.lowest = torch.minimum(self.lowest, self.share)
         index = self._draw()
         return {name: value[index] for name, value in z.items()}, {name: value[index] for name, value in given.items()}
+
+    def own(self) -> Tensor:
+        """Row numbers whose random streams the drawn samples go on with: the first of each group."""
+        first = torch.arange(self.wanted, device=self.streams.device)
+        return (first + self.size * torch.arange(self.groups, device=self.streams.device)[:, None]).flatten()
 
     def reveal(self, before: State, after: State, predictions: Mapping[str, Any]) -> None:
         """Tokens: multiply by Z_l of every position l that was revealed (whose value changed)."""

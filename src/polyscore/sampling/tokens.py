@@ -23,7 +23,7 @@ from polyscore.tokens.draws import categorical, gumbel, truncate
 from polyscore.tokens.paths import TokenPath
 from polyscore.tokens.posterior import model_posterior
 
-__all__ = ["Ancestral", "Gibbs", "TokenSolver", "Unmask", "jump_back", "make_token_solver", "partial", "pin"]
+__all__ = ["Ancestral", "Gibbs", "TokenSolver", "Unmask", "jump_back", "make_token_solver", "partial", "pin", "redraw"]
 
 
 class TokenSolver(Protocol):
@@ -66,12 +66,13 @@ class Unmask:
 
     order "confidence": where the most probable token is most probable; "random": anywhere. Both choose before they draw, so one
     position a step is exact. "maskgit": where the *drawn* token is most probable, with Gumbel noise of size `noise` * t
-    (Chang et al. 2022); that prefers likely tokens (biased). Beside a Gaussian modality that is moved without noise (DDIM,
-    DPM-Solver++) only "random" is exact: an order that looks at its state picks regions which the flow does not carry rightly.
+    (Chang et al. 2022); that prefers likely tokens (biased). "left": from the first to the last, which is exact too; particles then all
+    know the same positions, so their weights can be compared at every step. Beside a Gaussian modality that is moved without noise (DDIM,
+    DPM-Solver++) only "random" and "left" are exact: an order that looks at its state picks regions which the flow does not carry rightly.
     Needs a path that masks.
     """
 
-    order: Literal["confidence", "random", "maskgit"] = "confidence"
+    order: Literal["confidence", "random", "left", "maskgit"] = "confidence"
     truncation: float = 1.0
     temperature: float = 1.0
     noise: float = 4.0
@@ -96,6 +97,8 @@ class Unmask:
     def _score(self, log_probs: Tensor, drawn: Tensor, uniform: Tensor, t: float) -> Tensor:
         if self.order == "random":
             return uniform.double()
+        if self.order == "left":
+            return -torch.arange(uniform[0].numel(), device=uniform.device).reshape(uniform[0].shape).expand_as(uniform).double()
         if self.order == "confidence":
             return log_probs.amax(-1).double()
         return log_probs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1) + self.noise * t * gumbel(uniform)
@@ -137,6 +140,21 @@ class Gibbs:
         return categorical(torch.cat([tokens, torch.full_like(tokens[..., :1], gamma)], -1), uniform)
 
 
+def redraw(walk: Walk, z: State, fixed: State, rows: Tensor, rounds: int, predict: Callable[[State], Mapping[str, Any]]) -> State:
+    """`rounds` times, one free position of each state's tokens drawn anew from p(z_0^l | all others): the law of clean states stays.
+
+    Random numbers are those of the rows `rows` of the walk's streams; positions known in `fixed` (>= 0) stay.
+    """
+    names = [n for n in z if isinstance(path := walk.paths[n], TokenPath) and path.masks]
+    for _ in range(rounds if names else 0):
+        uniform = {n: walk.streams.uniform(f"{n}/redraw", (*walk.shapes[n], 2))[rows] for n in names}
+        order = {n: uniform[n][..., 0].masked_fill(fixed[n] >= 0, 2.0) if n in fixed else uniform[n][..., 0] for n in names}
+        here = {n: chosen & (order[n] <= 1) for n, chosen in Gibbs(1)._sites(order).items()}
+        found = predict(z | {n: z[n].masked_fill(here[n], _masking(walk, n).mask) for n in names})
+        z = z | {n: torch.where(here[n], categorical(found[n].log_probs.exp(), uniform[n][..., 1]), z[n]) for n in names}
+    return z
+
+
 def _left(walk: Walk, name: str, left: float) -> float:
     """The share of a modality's positions still masked when `left` of all are; no two modalities reveal at the same moment."""
     sizes = {n: math.prod(walk.shapes[n]) for n, path in walk.paths.items() if isinstance(path, TokenPath)}
@@ -171,7 +189,7 @@ def jump_back(walk: Walk, name: str, z: Tensor, i: int) -> Tensor:
 
 
 def make_token_solver(solver: str) -> TokenSolver:
-    """ "ancestral", "confidence", "random" or "maskgit"; a colon and a share truncate: "ancestral:0.86".
+    """ "ancestral", "confidence", "random", "left" or "maskgit"; a colon and a share truncate: "ancestral:0.86".
 
     Raises:
         PolyscoreError: another name, or a share that is no number from 0 to 1.
@@ -181,9 +199,9 @@ def make_token_solver(solver: str) -> TokenSolver:
         truncation = float(share) if share else 1.0
     except ValueError:
         truncation = -1.0
-    if name not in ("ancestral", "confidence", "random", "maskgit") or not 0 <= truncation <= 1:
+    if name not in ("ancestral", "confidence", "random", "left", "maskgit") or not 0 <= truncation <= 1:
         raise PolyscoreError(
-            f"token solver {solver!r}: expected ancestral, confidence, random or maskgit, perhaps with a truncation (ancestral:0.86)"
+            f"token solver {solver!r}: expected ancestral, confidence, random, left or maskgit, perhaps with a truncation (ancestral:0.86)"
         )
     if name == "ancestral":
         return Ancestral(truncation)

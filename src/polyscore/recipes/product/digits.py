@@ -35,7 +35,7 @@ NULL = torch.tensor([[-1, -1]])
 
 
 def compose(
-    experts: Mapping[str, SceneExpert], method: str, labels: Tensor, strengths: tuple[float, float] = (3.0, 2.0), prior: float = 0.0
+    experts: Mapping[str, SceneExpert], method: str, labels: Tensor, strengths: tuple[float, float] = (2.0, 1.0), prior: float = 0.0
 ) -> Denoiser:
     """The denoiser of a method for labels (n, 2), digit and colour; `prior` is the net weight r of A's own prior, B has the rest."""
     digit = torch.stack([labels[:, 0], torch.full_like(labels[:, 0], -1)], 1)
@@ -84,7 +84,7 @@ def product_digits_table(
     seeds: Sequence[int] = (0, 1, 2),
     steps: int = 30,
     particles: int = 4,
-    strengths: tuple[float, float] = (3.0, 2.0),
+    strengths: tuple[float, float] = (2.0, 1.0),
     prior: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Measured]:

@@ -23,12 +23,12 @@ from polyscore.training import Draw, Samples, TrainConfig, fit
 from polyscore.training.classifier import ClassifierObjective
 from polyscore.training.joint import JointObjective
 
-__all__ = ["EXPERT_TRAINING", "JUDGE_TRAINING", "LATENT", "NAMES", "SceneExpert", "load_parts", "train_scenes"]
+__all__ = ["EXPERT_TRAINING", "JUDGE_TRAINING", "LATENT", "NAMES", "ConditionObjective", "SceneExpert", "load_parts", "train_scenes"]
 
 LATENT = 96
 DIGITS = 10
 NAMES = ("A", "B", "both")
-EXPERT_TRAINING = TrainConfig(steps=1200, batch_size=128, lr=3e-3, ema=0.995, log_every=200, checkpoint_every=1200)
+EXPERT_TRAINING = TrainConfig(steps=1200, batch_size=128, lr=3e-3, ema=0.995, log_every=200, checkpoint_every=600)
 JUDGE_TRAINING = TrainConfig(steps=1500, batch_size=128, lr=2e-3, ema=0.998, log_every=250, checkpoint_every=750)
 
 
@@ -56,11 +56,16 @@ class SceneExpert(Expert):
 
 
 @dataclass(frozen=True)
-class SceneObjective(JointObjective):
-    """`JointObjective` with labels (B, 2), both dropped together."""
+class ConditionObjective(JointObjective):
+    """`JointObjective` of one modality, given the batch entry `entry` (B, ...), all of which is `unknown` with probability `dropout`."""
+
+    entry: str = "label"
+    dropout: float = 0.1
+    unknown: float = -1
 
     def _condition(self, module: Expert, batch: Mapping[str, Tensor], draw: Draw) -> Tensor:
-        return torch.where(draw.uniform()[:, None] < self.label_dropout, -1, batch["label"])
+        given = batch[self.entry]
+        return torch.where(draw.uniform().reshape(-1, *[1] * (given.ndim - 1)) < self.dropout, self.unknown, given)
 
 
 def train_scenes(
@@ -109,7 +114,7 @@ def _expert(folder: Path, name: str, codec: PCA, sets: list[Scenes], config: Tra
     labels = torch.cat([torch.stack([s.digits, s.colours], 1) for s in sets])
     expert = SceneExpert()
     samples = Samples({"scene": latents, "label": labels})
-    fit(expert, samples, SceneObjective(), config, out=folder / f"run-{name}", progress=progress)
+    fit(expert, samples, ConditionObjective(), config, out=folder / f"run-{name}", progress=progress)
     save_module(expert, folder / name, meta={"dataset": f"set {name}" if len(sets) == 1 else "sets A and B, one label a picture"})
 
 
