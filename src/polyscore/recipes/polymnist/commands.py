@@ -206,6 +206,7 @@ def sbm_polymnist(
     steps: int | None = None,
     solver: str | None = None,
     guidance: float | None = None,
+    window: tuple[float, float] | None = None,
     energy: str | None = None,
     scale: float = 1.0,
     label: str = "",
@@ -223,6 +224,7 @@ def sbm_polymnist(
         steps: default the model's own.
         solver: default the model's own.
         guidance: strength of subset guidance; default the model's own.
+        window: the times in which it acts; default the model's own.
         energy: saved energies that guide as well ("-C").
         scale: of the energies, per sample.
         label: what the table says of this variant.
@@ -230,9 +232,10 @@ def sbm_polymnist(
     ratio = load_module(energy, PairEnergy) if energy else None
 
     def change(composer: Composer) -> Mapping[str, Any]:
-        composer.denoiser = guided_by(composer.denoiser, guidance, energy=ratio, scale=scale)
+        composer.denoiser = guided_by(composer.denoiser, guidance, window, ratio, scale)
         return {
             "guidance": guidance if guidance is not None else getattr(composer.denoiser, "strength", 0.0),
+            "window": list(window or getattr(composer.denoiser, "window", (0.0, 1.0))),
             "energy": energy,
             "scale": scale,
         }

@@ -85,6 +85,7 @@ def poly_table(
     rows = [Measured(name, [run[name] for run in runs], wanted.get(name), PAPER.get(name, "")) for name in runs[0]]
     protocol = {
         "command": "polyscore evaluate sbm-polymnist",
+        "what the seeds vary": "sampler and test rows" if len(set(models)) == 1 else "the joint network, sampler and test rows",
         "variant": label,
         "models": [str(m) for m in models],
         "split": "PolyMNIST, test tuples from the MNIST test split",
