@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -117,3 +119,9 @@ def test_missing_modalities_take_no_part():
 def test_refuses_a_network_without_context():
     with pytest.raises(PolyscoreError, match="context of 6 numbers, found 0"):
         Contextual(JointDenoiser(SHAPES, width=8, depth=1), ContrastiveEncoder(SHAPES, 6))
+
+
+def test_a_saved_one_loads_in_a_process_that_never_heard_of_it(tmp_path):
+    save_module(contextual(), tmp_path / "model")
+    imports = "from polyscore.checkpoint import load_module; from polyscore.denoisers import Denoiser"
+    subprocess.run([sys.executable, "-c", f"{imports}; load_module({str(tmp_path / 'model')!r}, Denoiser)"], check=True)

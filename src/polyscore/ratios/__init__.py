@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from polyscore.ratios import discriminator, subset  # noqa: F401  (their classes register themselves)
+from polyscore.ratios import contrastive, discriminator, energy, subset  # noqa: F401  (their classes register themselves)
