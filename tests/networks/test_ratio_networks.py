@@ -193,3 +193,16 @@ def test_equal_times_are_embedded_once_with_the_same_result():
     t = {"a": torch.full((4,), 0.3), "b": torch.full((4,), 0.3)}
     mixed = {name: torch.cat([value[:3], torch.tensor([0.9])]) for name, value in t.items()}
     assert torch.allclose(network(z, t)[:3], network(z, mixed)[:3], atol=1e-5)
+
+
+def test_a_scalar_network_is_read_from_a_table():
+    torch.manual_seed(0)
+    network = SharedMLP(channels=(8, 8), embed=8, steps=4).eval()
+    z = {"x": torch.linspace(-5, 5, 40)[:, None], "y": torch.randn(40, 1)}
+    t = dict.fromkeys(z, torch.full((40,), 0.5))
+    before = network(z, t)
+    assert network.tabulate(2048).shape == (5, 2048)
+    assert all(torch.allclose(network(z, t)[name], value, atol=1e-3) for name, value in before.items())
+    far = {"x": z["x"] * 3, "y": z["y"]}
+    assert torch.allclose(network(far, t)["x"], network.mlp(far["x"], t["x"]), atol=1e-5)
+    assert network.train().values is None

@@ -15,6 +15,9 @@ from polyscore.spec import register
 
 __all__ = ["ModulatedMLP", "SharedMLP", "Sinusoid", "Stack", "ToyDiscriminator"]
 
+SPAN = 6.0
+"""Scalars beyond this are not tabulated."""
+
 
 class Sinusoid(nn.Module):
     """sin then cos of the step number times 10000^(-i / (size/2 - 1)), i = 0..size/2 - 1; the step of time t is t `steps` - 1."""
@@ -121,11 +124,40 @@ class SharedMLP(nn.Module):
         super().__init__()
         self.names = list(names)
         self.mlp = ModulatedMLP(1, channels, embed, 1, steps)
+        self.values: Tensor | None = None
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> State:
         """Raw outputs of every scalar."""
-        joined = self.mlp(torch.cat([z[name] for name in self.names]), torch.cat([t[name] for name in self.names]))
+        x, times = torch.cat([z[name] for name in self.names]), torch.cat([t[name] for name in self.names])
+        joined = self._read(x[:, 0], times) if self._known(x, times) else self.mlp(x, times)
         return dict(zip(self.names, joined.chunk(len(self.names)), strict=True))
+
+    @torch.no_grad()
+    def tabulate(self, points: int = 8192) -> Tensor:
+        """Compute the function of a frozen network on a grid in [-SPAN, SPAN] at every step, (steps + 1, points), and read it from there
+        (linear interpolation): a scalar function is cheaper to look up than to evaluate. Other states and times still go through it."""
+        self.mlp.tabulate()
+        steps, x = self.mlp.sinusoid.steps, torch.linspace(-SPAN, SPAN, points)[:, None]
+        self.values = torch.stack([self.mlp(x, torch.full((points,), k / steps))[:, 0] for k in range(steps + 1)])
+        return self.values
+
+    def train(self, mode: bool = True) -> SharedMLP:
+        """Training mode forgets the table."""
+        self.values = None if mode else self.values
+        return super().train(mode)
+
+    def _known(self, x: Tensor, t: Tensor) -> bool:
+        if self.values is None:
+            return False
+        place = t * self.mlp.sinusoid.steps
+        return bool((x.abs() < SPAN).all()) and bool(((place - place.round()).abs() < 1e-3).all())
+
+    def _read(self, x: Tensor, t: Tensor) -> Tensor:
+        assert self.values is not None
+        place = (x + SPAN) * ((self.values.shape[1] - 1) / (2 * SPAN))
+        left = place.long().clamp(max=self.values.shape[1] - 2)
+        rows, part = (t * self.mlp.sinusoid.steps).round().long(), place - left
+        return ((1 - part) * self.values[rows, left] + part * self.values[rows, left + 1])[:, None]
 
 
 @register
