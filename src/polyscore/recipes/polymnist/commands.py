@@ -235,7 +235,7 @@ def sbm_polymnist(
         composer.denoiser = guided_by(composer.denoiser, guidance, window, ratio, scale)
         return {
             "guidance": guidance if guidance is not None else getattr(composer.denoiser, "strength", 0.0),
-            "window": list(window or getattr(composer.denoiser, "window", (0.0, 1.0))),
+            "window": window or getattr(composer.denoiser, "window", None),
             "energy": energy,
             "scale": scale,
         }

@@ -15,7 +15,7 @@ from polyscore.networks.mlp import JointDenoiser
 from polyscore.ratios.contrastive import Contextual, ContrastiveEncoder
 from polyscore.ratios.subset import SubsetGuided
 from polyscore.recipes.polymnist.codecs import poly_codec
-from polyscore.recipes.polymnist.joint import DEFAULTS, Network
+from polyscore.recipes.polymnist.joint import DEFAULTS, Guidance, Network
 from polyscore.recipes.tables import Measured, write_table
 
 __all__ = ["time_table", "untrained"]
@@ -29,7 +29,8 @@ def untrained(modalities: int, contrastive: int = 32, network: Network | None = 
     size = {k: v for k, v in asdict(network).items() if not k.startswith("marginal")}
     told = Contextual(JointDenoiser(shapes, **size, context=contrastive), ContrastiveEncoder(shapes, contrastive))
     alone = MarginalDenoiser(shapes, width=network.marginal_width, depth=network.marginal_depth)
-    return Composer({n: c.eval() for n, c in codecs.items()}, SubsetGuided(told, 1.0, marginals=alone).eval(), DEFAULTS)
+    guided = SubsetGuided(told, Guidance().strength, Guidance().window, alone)
+    return Composer({n: c.eval() for n, c in codecs.items()}, guided.eval(), DEFAULTS)
 
 
 def time_table(
