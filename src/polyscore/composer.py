@@ -36,6 +36,7 @@ __all__ = ["SHIPPED", "Composer", "fingerprint"]
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
+OWN = ("guidance", "window", "leaders", "rest", "again", "refine")
 SHIPPED = ("digits",)
 """Names of the composers whose weights come with the package."""
 
@@ -172,11 +173,12 @@ class Composer:
         """Latents of n samples given latents, and given parts of the *data* of others (NaN: not seen); options as in `sample`."""
         chosen = _checked({"start": self.start, **self.defaults, **options})
         denoiser = self.operator(chosen.pop("guidance", 0.0), tuple(chosen.pop("window", (0.0, 1.0))))
-        leaders, _ = chosen.pop("leaders", None), chosen.pop("refine", None)
+        leaders, again, rest, _ = (chosen.pop(name, None) for name in ("leaders", "again", "rest", "refine"))
         if partly:
             decode = {name: self.codecs[name].decode for name in partly if name in self.codecs}
             denoiser = Glimpsed(denoiser, decode, partly, first=chosen.get("first", 0))
         elif leaders and not given:
+            chosen |= {"again": again or 0} | ({"steps": rest} if rest else {})
             return sample_leaders(denoiser, n, leaders, seed=seed, **chosen)
         return sample_across(denoiser, n, given=given, seed=seed, **chosen)
 
@@ -187,8 +189,9 @@ class Composer:
             n: number of samples. given: observed data, (n, *data_shape), or (1, *data_shape) for all. Entries that are NaN are not
                 seen: what is seen of such a modality guides it (`polyscore.ratios.glimpse`), and all of it is generated.
             seed: sample i depends on (seed, i) only.
-            options: `guidance` (strength of subset guidance), `window`, `leaders` (modalities that come first where nothing is given, and
-                their steps: `polyscore.sampling.stages`), `refine` (steps of the refiners), and those of `polyscore.sampling.sample`
+            options: `guidance` (strength of subset guidance), `window`; where nothing is given, `leaders` (modalities that come first, and
+                their steps: `polyscore.sampling.stages`), `rest` (steps of the others, in place of `steps`) and `again` (steps in which the
+                first leader is redrawn); `refine` (steps of the refiners); and those of `polyscore.sampling.sample`
                 (steps, solver, grid, corrector, conditioning, batch_size, callback, ...).
 
         Returns:
@@ -260,10 +263,10 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options themselves, if `sample` knows their names and the numbers among them are numbers."""
     known = [name for name, p in inspect.signature(sample).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name, value in options.items():
-        if name not in (*known, "guidance", "window", "leaders", "refine"):
-            raise PolyscoreError(f"sampling option {name!r}: expected one of {', '.join(known)}, guidance, window, leaders, refine")
-        whole = name in ("steps", "resamplings", "first", "refine") or (name == "batch_size" and value is not None)
-        least = int(name not in ("first", "refine"))
+        if name not in (*known, *OWN):
+            raise PolyscoreError(f"sampling option {name!r}: expected one of {', '.join((*known, *OWN))}")
+        whole = name in ("steps", "resamplings", "first", "refine", "rest", "again") or (name == "batch_size" and value is not None)
+        least = int(name not in ("first", "refine", "again"))
         if whole and (not isinstance(value, int) or value < least):
             raise PolyscoreError(f"{name}: expected a whole number of at least {least}, found {value!r}")
         if name == "guidance" and not (isinstance(value, int | float) and math.isfinite(value)):

@@ -72,7 +72,9 @@ def test_a_composer_takes_data_with_unknown_entries():
 
 
 def test_the_gain_is_the_spread_of_decoded_latents():
-    assert spread(lambda z: 3 * z, (50,), torch.zeros(1)) == pytest.approx(9.0, rel=0.1)
+    assert spread(lambda z: 3 * z, (50,), torch.ones(1, 50)) == pytest.approx(9.0, rel=0.1)
+    copies = spread(lambda z: z.repeat(1, 20), (4,), torch.ones(1, 80))
+    assert copies == pytest.approx(20.0, rel=0.2) == 2 * spread(lambda z: z.repeat(1, 20), (4,), (torch.arange(80) < 40).float()[None])
     assert Glimpsed(GaussianDenoiser(torch.zeros(4), 1.0, PATHS), {"a": lambda z: z}, {"a": torch.zeros(1, 2)}, gain=0.3).gain == {"a": 0.3}
 
 
@@ -85,3 +87,11 @@ def test_halves():
     for wrong, data in (("middle", x), ("top", torch.ones(1, 5))):
         with pytest.raises(PolyscoreError, match="expected left, right, top or bottom"):
             glimpse(data, wrong)
+
+
+def test_many_copies_of_an_entry_are_one_observation():
+    """Twenty equal pixels say no more than one: the latent lands where they point, and does not overshoot."""
+    base = GaussianDenoiser(torch.zeros(2), 1.0, PATHS)
+    law = Glimpsed(base, {"a": lambda z: z.repeat(1, 20)}, {"a": torch.full((1, 20), 1.5)}, noise=0.1)
+    made = sample(law, 500, steps=10, seed=0)["a"]
+    assert made.mean().item() == pytest.approx(1.5, abs=0.1) and made.std().item() < 0.2

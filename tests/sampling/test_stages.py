@@ -37,6 +37,14 @@ def test_the_chain_rule_gives_the_joint_law():
     assert made.info["steps"] == 75 and made.info["leaders"] == {"x": 25, "w": 25} and made.info["given"] == []
 
 
+def test_drawing_the_leader_again_keeps_the_law_and_counts():
+    seen = []
+    made = sample_leaders(law(), 6000, {"x": 25}, steps=25, again=25, seed=1, callback=seen.append)
+    torch.testing.assert_close(torch.cat([made[n] for n in PATHS], 1).T.cov(), COV.float(), atol=0.06, rtol=0)
+    assert made.info["steps"] == 75 and [s.index for s in seen] == list(range(75))
+    assert not torch.equal(made["x"], sample_leaders(law(), 6000, {"x": 25}, steps=25, seed=1)["x"])
+
+
 def test_samples_stay_their_own():
     whole = sample_leaders(law(), 6, {"x": 4}, steps=4, seed=3)
     for change in ({"batch_size": 2}, {"batch_size": 5}):

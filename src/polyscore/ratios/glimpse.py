@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,8 +29,8 @@ class Glimpsed(Denoiser):
         data: what is known, (1 or n, *data_shape) for n samples of a run; entries that are not seen may hold anything, NaN too.
         seen: 1 where an entry is known, of a shape that broadcasts to the data's; by default where the data is not NaN.
         noise: standard deviation of the observation, in the data's units.
-        gain: variance in data space per variance of a latent entry; by default that of decoded standard normal latents, averaged over the
-            entries of the data. first: number of the sample that row 0 of the data belongs to.
+        gain: variance in data space, along what a latent entry moves, per variance of that entry; by default estimated (`spread`).
+        first: number of the sample that row 0 of the data belongs to.
 
     Raises:
         PolyscoreError: an unknown modality, or nothing seen.
@@ -55,7 +56,7 @@ class Glimpsed(Denoiser):
                 raise PolyscoreError(f"partly given modality {name!r}: expected one of {sorted(set(denoiser.paths) & set(self.decode))}")
             if not self.seen[name].any():
                 raise PolyscoreError(f"partly given modality {name!r}: nothing of it is seen")
-        self.gain = {n: spread(self.decode[n], denoiser.shapes[n], self.data[n]) if gain is None else gain for n in self.data}
+        self.gain = {n: spread(self.decode[n], denoiser.shapes[n], self.seen[n]) if gain is None else gain for n in self.data}
 
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
         """The denoiser's predictions, pulled towards what is seen."""
@@ -85,10 +86,13 @@ class Glimpsed(Denoiser):
 
 
 @torch.no_grad()
-def spread(decode: Callable[[Tensor], Tensor], shape: Sequence[int], like: Tensor, n: int = 64) -> float:
-    """Mean over the entries of the data of the variance of decode(z), z ~ N(0, I)."""
-    z = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0)).to(like)
-    return float(decode(z).var(0).mean())
+def spread(decode: Callable[[Tensor], Tensor], shape: Sequence[int], seen: Tensor, n: int = 64) -> float:
+    """sum over the seen entries of the variance of decode(z), z ~ N(0, I), over the number of latent entries: |J|^2 / dim z.
+
+    Entries that one latent entry moves together are one observation of it, not many.
+    """
+    z = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0)).to(seen)
+    return float((decode(z).var(0) * seen.mean(0)).sum() / math.prod(shape))
 
 
 def glimpse(value: Tensor, seen: str) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from polyscore.denoisers import Denoiser
 from polyscore.errors import PolyscoreError
 from polyscore.sampling.loop import Samples, Step
+from polyscore.sampling.noise import mix
 from polyscore.sampling.processes import sample_across
 
 __all__ = ["sample_leaders"]
@@ -25,6 +26,7 @@ def sample_leaders(
     *,
     given: Mapping[str, Tensor] | None = None,
     steps: int = 20,
+    again: int = 0,
     callback: Callback | None = None,
     **options: Any,
 ) -> Samples:
@@ -32,6 +34,8 @@ def sample_leaders(
 
     Exact for a denoiser with a time per modality, like `sample`. It pays where a modality says more about the others when it is clean than
     when all are noisy together: the rest then has a clean partner all the way, which a contrastive context (`Contextual`) can read.
+    With `again` the first leader is drawn once more, given all the others, in so many steps: a Gibbs step, which leaves the joint law as it
+    is and mends what a weak marginal got wrong.
     Options and result as of `polyscore.sampling.sample`; `.info` sums the stages.
 
     Raises:
@@ -44,7 +48,7 @@ def sample_leaders(
         raise PolyscoreError("leaders: expected a named time grid, found explicit times")
     known, infos, done = dict(given or {}), [], 0
     stages = [(name, count) for name, count in leaders.items() if name not in known]
-    total = sum(count for _, count in stages) + steps
+    total = sum(count for _, count in stages) + steps + (again if stages else 0)
     for name, count in stages:
         absent = [other for other in denoiser.paths if other != name and other not in known]
         if not absent:
@@ -56,8 +60,16 @@ def sample_leaders(
         done += count
     rest = sample_across(denoiser, n, given=known, steps=steps, callback=_shifted(callback, done, total), **options)
     infos.append(rest.info)
+    if again and stages:
+        first = stages[0][0]
+        others = {name: z for name, z in rest.items() if name != first}
+        seen = _shifted(callback, done + steps, total)
+        # Other noise than the leader's first: the others already depend on that.
+        fresh = options | {"seed": mix(options.get("seed", 0), "again")}
+        rest = sample_across(denoiser, n, given=others, steps=again, callback=seen, **fresh)
+        infos.append(rest.info | {"seed": options.get("seed", 0)})
     summed = {key: sum(info[key] for info in infos) for key in ("steps", "calls", "evaluations_per_sample", "seconds")}
-    return Samples(rest, rest.info | summed | {"given": sorted(given or {}), "leaders": dict(stages)})
+    return Samples(rest, infos[-1] | summed | {"given": sorted(given or {}), "leaders": dict(stages)})
 
 
 def _shifted(callback: Callback | None, done: int, total: int) -> Callback | None:

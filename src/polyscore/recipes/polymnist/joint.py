@@ -33,7 +33,7 @@ JOINT_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=2e-3, ema=0.998, che
 MARGINAL_TRAINING = TrainConfig(steps=1500, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
 ENERGY_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=250)
 ENCODER_TRAINING = TrainConfig(steps=1000, batch_size=4, lr=2e-3, ema=0.99, log_every=100)
-DEFAULTS: dict[str, Any] = {"steps": 8, "leaders": {"m0": 6}}
+DEFAULTS: dict[str, Any] = {"steps": 8, "leaders": {"m0": 4}, "rest": 5, "again": 4}
 OBJECTIVE = JointObjective(joint=0.1, absent=0.0, apart=0.0, even=True)
 
 
