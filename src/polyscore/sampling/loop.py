@@ -118,28 +118,15 @@ def sample(
     check_mode(conditioning)
     observed = {name: _given(denoiser, name, value, n, dtype) for name, value in (given or {}).items()}
     _check_absent(denoiser, observed, absent)
-    if n < 1:
-        raise PolyscoreError(f"n is {n}, expected at least 1")
-    if batch_size is not None and batch_size < 1:
-        raise PolyscoreError(f"batch_size is {batch_size}, expected at least 1")
+    for title, number in (("n", n), ("batch_size", 1 if batch_size is None else batch_size)):
+        if number < 1:
+            raise PolyscoreError(f"{title} is {number}, expected at least 1")
     many = Particles(particles, population) if isinstance(particles, int) else particles
     if many is not None and conditioning == "resample":
         raise PolyscoreError("particles: conditioning 'resample' goes back in time, which weights cannot follow; expected another mode")
     chosen = make_solver(solver) if many is None else noisy(make_solver(solver))
-    options = _Options(
-        steps,
-        chosen,
-        _token_solver(denoiser, token_solver),
-        corrector,
-        many,
-        grid,
-        conditioning,
-        resamplings,
-        callback,
-        dtype,
-        absent,
-        start,
-    )
+    tokens = _token_solver(denoiser, token_solver)
+    options = _Options(steps, chosen, tokens, corrector, many, grid, conditioning, resamplings, callback, dtype, absent, start)
     size = batch_size or n
     started = time.perf_counter()
     with torch.no_grad(), count_evaluations(denoiser) as evaluations:
@@ -147,9 +134,7 @@ def sample(
         batches = [_batch(denoiser, observed, condition, seed, first, n, rows, options) for rows in parts]
     joined = {name: torch.cat([b[name] for b, _ in batches]) for name in denoiser.paths if name not in absent}
     info = {
-        "n": n,
-        "seed": seed,
-        "first": first,
+        **{"n": n, "seed": seed, "first": first},
         "steps": steps if isinstance(grid, str) else len(grid) - 1,
         "solver": repr(options.solver),
         "grid": grid if isinstance(grid, str) else "explicit",
