@@ -133,8 +133,10 @@ def sample(
         parts = [range(a, min(a + size, n)) for a in range(0, n, size)]
         batches = [_batch(denoiser, observed, condition, seed, first, n, rows, options) for rows in parts]
     joined = {name: torch.cat([b[name] for b, _ in batches]) for name in denoiser.paths if name not in absent}
-    info = {
-        **{"n": n, "seed": seed, "first": first},
+    info: dict[str, Any] = {
+        "n": n,
+        "seed": seed,
+        "first": first,
         "steps": steps if isinstance(grid, str) else len(grid) - 1,
         "solver": repr(options.solver),
         "grid": grid if isinstance(grid, str) else "explicit",
