@@ -43,7 +43,7 @@ SOLVER = "euler_maruyama"
 """Ancestral sampling whose noise has the forward variance, as in DDPM: with the exact score its samples have .98 of the true variance; with
 the posterior variance .92."""
 BASE_TRAINING = TrainConfig(steps=4000, batch_size=512, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
-RATIO_TRAINING = TrainConfig(steps=1000, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=250)
+RATIO_TRAINING = TrainConfig(steps=1200, batch_size=256, lr=2e-3, ema=0.99, checkpoint_every=1200, log_every=200)
 
 
 @dataclass(frozen=True)
