@@ -37,6 +37,19 @@ def test_a_block_may_show_the_first_rows(tmp_path):
     assert "| first |" in shown and "| second |" not in shown and fill(shown, tmp_path) == shown
 
 
+def test_a_block_may_show_cases_by_measures(tmp_path):
+    rows = [
+        Measured("IND base: share", [0.5, 0.7]),
+        Measured("IND base: time", [2.0]),
+        Measured("OOD: time", [1.0]),
+        Measured("other", [1.0]),
+    ]
+    write_table(tmp_path / "digits-x.json", rows, {"command": "x"})
+    shown = fill("<!-- cases: digits-x share, time -->\nold<!-- end -->", tmp_path)
+    assert "| | share | time |" in shown and "| IND base | 0.6 ± 0.14 | 2 |" in shown and "| OOD |  | 1 |" in shown
+    assert "other" not in shown and fill(shown, tmp_path) == shown
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
 def test_every_result_is_whole(path):
     table = json.loads(path.read_text())

@@ -10,6 +10,8 @@ import torch
 
 from polyscore.codecs.clips import FPS, brightest, centred, draft, video_change, wave_span
 from polyscore.data.talking import Domain, digits_of, talking_clips
+from polyscore.generate import generate
+from polyscore.media import read_video
 from polyscore.recipes.tables import read_table
 from polyscore.recipes.talking.clips import DOMAINS, Bank, clip_codecs, compose, load_bank
 from polyscore.recipes.talking.experts import BASE_TRAINING, RATIO_TRAINING, TalkingSize
@@ -90,3 +92,8 @@ def test_the_recipe_in_small(tmp_path):
     again = {row.measure: row for row in run_talking(out, str(table), (0,), 8, size, base, ratio, reference=40)}
     assert (tmp_path / "run" / "base-video.json").stat().st_mtime_ns == before
     assert again["all: agreement"].values == rows["all: agreement"].values
+    files = generate(f"{out}/joined", tmp_path / "made", n=1, options={"steps": 2})
+    assert [f.name for f in files] == ["0000_video.mp4", "0000_sound.wav"]
+    clip = read_video(files[0])
+    assert clip.frames.shape[0] == 16
+    assert clip.waveform is not None and abs(len(clip.waveform) / clip.rate - 2) < 0.2

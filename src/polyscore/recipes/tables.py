@@ -14,7 +14,7 @@ from typing import Any
 
 from polyscore.files import write_text
 
-__all__ = ["Measured", "fill", "markdown", "read_table", "show", "versions", "write_table"]
+__all__ = ["Measured", "cases", "fill", "markdown", "read_table", "show", "versions", "write_table"]
 
 
 @dataclass(frozen=True)
@@ -98,19 +98,37 @@ def show(rows: Sequence[Measured], title: str) -> Any:
     return table
 
 
+_CASES = re.compile(r"(<!-- cases: ([\w-]+) ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- results: ([\w-]+)(?: first (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill(text: str, folder: str | os.PathLike[str]) -> str:
     """A Markdown text with every block `<!-- results: NAME -->` ... `<!-- end -->` filled with the table `folder`/NAME.json.
 
-    `<!-- results: NAME first N -->` shows the first N of its rows that have a number to reach.
+    `<!-- results: NAME first N -->` shows the first N of its rows that have a number to reach; `<!-- cases: NAME A, B -->` all its rows
+    "CASE: MEASURE" as one line a case, with the measures A and B as columns.
     """
 
     def block(found: re.Match[str]) -> str:
         return found[1] + markdown(read_table(Path(folder) / f"{found[2]}.json"), int(found[3] or 1000)) + found[4]
 
-    return _BLOCK.sub(block, text)
+    def pivot(found: re.Match[str]) -> str:
+        return found[1] + cases(read_table(Path(folder) / f"{found[2]}.json"), found[3].split(", ")) + found[4]
+
+    return _CASES.sub(pivot, _BLOCK.sub(block, text))
+
+
+def cases(table: Mapping[str, Any], measures: Sequence[str]) -> str:
+    """Rows called "CASE: MEASURE" as a Markdown table of cases by measures, mean ± deviation over the seeds."""
+    known: dict[str, dict[str, str]] = {}
+    for row in table["rows"]:
+        case, _, measure = row["measure"].rpartition(": ")
+        if case and measure in measures:
+            spread = f" ± {row['sd']:.2g}" if len(row["values"]) > 1 else ""
+            known.setdefault(case, {})[measure] = f"{row['mean']:.4g}{spread}"
+    lines = ["| | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
+    lines += [f"| {case} | " + " | ".join(found.get(measure, "") for measure in measures) + " |" for case, found in known.items()]
+    return "\n".join([*lines, ""])
 
 
 def markdown(table: Mapping[str, Any], most: int = 1000) -> str:

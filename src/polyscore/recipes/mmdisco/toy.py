@@ -40,10 +40,10 @@ __all__ = [
 WINDOW = (0.0, 0.7)
 """Above step 350 of 500 even the best discriminator sees nothing (its cross-entropy is 2 log 2), so it is trained and used below."""
 SOLVER = "euler_maruyama"
-"""Ancestral sampling whose noise has the forward variance, as in DDPM: with the exact score its samples have .98 of the true variance; with
-the posterior variance .92."""
+"""Ancestral sampling whose noise has the forward variance. With the exact score (IND, n = 2000, one seed, the same noise) its samples have
+.976 of the true variance; with the posterior variance .916."""
 BASE_TRAINING = TrainConfig(steps=4000, batch_size=512, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
-RATIO_TRAINING = TrainConfig(steps=1000, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=250)
+RATIO_TRAINING = TrainConfig(steps=1200, batch_size=256, lr=2e-3, ema=0.99, checkpoint_every=1200, log_every=200)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,27 @@ import torch
 from torch import Tensor
 
 from polyscore.checkpoint import load_module, save_module
+from polyscore.codecs.clips import FPS, RATE
+from polyscore.composer import Composer
 from polyscore.denoisers import Denoiser, Independent
+from polyscore.guided import Guided
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes.mmdisco.ratio import latent_ratio
-from polyscore.recipes.talking.clips import MODALITIES, compose, load_bank
+from polyscore.recipes.talking.clips import MODALITIES, clip_codecs, compose, load_bank
 from polyscore.training import Samples, TrainConfig, fit
 from polyscore.training.joint import JointObjective
 
-__all__ = ["BASE_TRAINING", "RATIO_TRAINING", "TalkingSize", "joint_base", "load_bases", "train_bases", "train_talking_ratio"]
+__all__ = [
+    "BASE_TRAINING",
+    "RATIO_TRAINING",
+    "TalkingSize",
+    "joint_base",
+    "load_bases",
+    "talking_composer",
+    "train_bases",
+    "train_talking_ratio",
+]
 
 BASE_TRAINING = TrainConfig(steps=2500, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
 RATIO_TRAINING = TrainConfig(steps=1200, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
@@ -97,3 +109,11 @@ def train_talking_ratio(
     sizes: dict[str, Any] = {"count": size.fakes, "steps": size.steps, "width": size.ratio, "depth": size.blocks}
     real = compose(load_bank(out, domain, data), size.pairs, 500 + seed)
     return latent_ratio(out, case, base, real, fakes, loss=loss, **sizes, seed=seed, config=config)
+
+
+def talking_composer(out: str | Path, ratio: Discriminator, scale: float = 1.0) -> Composer:
+    """The two base models guided by a ratio, as a Composer whose videos are mp4 files with sound; saved in `out`/joined."""
+    media = {"video": {"kind": "video", "fps": FPS, "sound": "sound"}, "sound": {"kind": "audio", "rate": RATE}}
+    composer = Composer(clip_codecs(), Guided(load_bases(out), ratio, scale), {"steps": 20}, media, {"recipe": "talking digits"})
+    composer.save(Path(out) / "joined")
+    return composer

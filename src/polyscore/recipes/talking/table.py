@@ -29,6 +29,7 @@ from polyscore.recipes.talking.experts import (
     TalkingSize,
     joint_base,
     load_bases,
+    talking_composer,
     train_bases,
     train_talking_ratio,
 )
@@ -144,6 +145,8 @@ def _seed(
         return train_talking_ratio(str(out), case, base, domain, loss, size, seed, training, data)
 
     learned = {loss: ratio(f"ind-{loss}", bases, "IND", loss) for loss in LOSSES}
+    if not (Path(out) / "joined" / "composer.json").exists():
+        talking_composer(out, learned["all"])
     full, short = Guided(bases, learned["all"]), Guided(bases, learned["all"], **SHORT)
     found = {"base": measure(bases), "all": measure(full), SHORTLY: measure(short)}
     for case, seconds in guidance_seconds({"base": bases, "all": full, SHORTLY: short}, n, size.steps).items():
