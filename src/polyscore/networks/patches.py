@@ -45,7 +45,7 @@ class _Block(nn.Module):
 
 
 class PatchNet(nn.Module):
-    """network(z, t, condition) -> {name: (B, C, H, W)}: pictures as a grid of `patch` x `patch` patches and blocks of 3x3 convolutions on it.
+    """network(z, t, condition) -> {name: (B, C, H, W)}: pictures as a grid of `patch` x `patch` patches, and blocks of 3x3 convolutions.
 
     Beside them goes one linear 3x3 convolution with a gain by the time: fine noise, most of what a v-prediction says, need not pass
     through the blocks.
