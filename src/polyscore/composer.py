@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import math
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyscore.captioned import Captioned
 from polyscore.checkpoint import load_module, read_json, save_module
 from polyscore.codecs.base import Codec
 from polyscore.denoisers import Denoiser
@@ -27,7 +29,7 @@ from polyscore.sampling.processes import sample_across
 from polyscore.sampling.stages import sample_leaders
 from polyscore.sampling.tokens import partial
 
-__all__ = ["SHIPPED", "Composer"]
+__all__ = ["SHIPPED", "Composer", "fingerprint"]
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
@@ -48,6 +50,8 @@ class Composer:
         defaults: arguments of `sample` where a call has none (steps, solver, guidance, ...).
         media: what an ordinary file of each modality is: {"kind": "audio", "rate": 8000} (see `polyscore.media.read`).
         meta: what trained it and the numbers it reaches.
+        base: the composer (folder, shipped name or hub id) that a `Captioned` denoiser reads; `save` then names it and writes only what
+            is new: the reader and the codecs of its own.
 
     Raises:
         PolyscoreError: a codec whose latents are not the denoiser's states.
@@ -60,8 +64,9 @@ class Composer:
         defaults: Mapping[str, Any] | None = None,
         media: Mapping[str, Mapping[str, Any]] | None = None,
         meta: Mapping[str, Any] | None = None,
+        base: str | None = None,
     ) -> None:
-        self.codecs, self.denoiser = dict(codecs), denoiser
+        self.codecs, self.denoiser, self.base = dict(codecs), denoiser, base
         self.defaults, self.media, self.meta = dict(defaults or {}), dict(media or {}), dict(meta or {})
         for name, codec in self.codecs.items():
             expected = tuple(denoiser.shapes.get(name, ()))
@@ -140,8 +145,10 @@ class Composer:
         return {name: self.codecs[name].decode(z) if name in self.codecs else z for name, z in latents.items()}
 
     def operator(self, guidance: float = 0.0, window: tuple[float, float] = (0.0, 1.0)) -> Denoiser:
-        """The denoiser, with subset guidance of the given strength."""
-        return SubsetGuided(self.denoiser, guidance, window) if guidance and len(self.modalities) > 1 else self.denoiser
+        """The denoiser, with subset guidance of the given strength; a `Captioned` one has its base guided."""
+        if isinstance(self.denoiser, Captioned):
+            return self.denoiser.on(_guided(self.denoiser.denoiser, guidance, window)) if guidance else self.denoiser
+        return _guided(self.denoiser, guidance, window)
 
     def sample_latents(
         self,
@@ -189,12 +196,26 @@ class Composer:
     def save(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
         """Write a folder: `composer.json`, one safetensors and one JSON file a codec, and the denoiser's."""
         target = Path(folder)
-        for name, codec in self.codecs.items():
+        base, own, denoiser = None, self.codecs, self.denoiser
+        more: dict[str, Any] = {}
+        if self.base is not None:
+            base, known, denoiser, more = self._apart(self.base)
+            own = {name: codec for name, codec in own.items() if name not in known}
+        for name, codec in own.items():
             save_module(codec, target / name, meta=getattr(codec, "_meta", None), dtype=dtype)
-        save_module(self.denoiser, target / "denoiser", meta=getattr(self.denoiser, "_meta", None), dtype=dtype)
-        header = {"format": FORMAT, "codecs": sorted(self.codecs), "defaults": self.defaults, "media": self.media, "meta": self.meta}
-        write_text(target / "composer.json", json.dumps(header, indent=1) + "\n")
+        save_module(denoiser, target / "denoiser", meta=getattr(denoiser, "_meta", None), dtype=dtype)
+        header = {"format": FORMAT, "codecs": sorted(own), "defaults": self.defaults, "media": self.media, "meta": self.meta}
+        write_text(target / "composer.json", json.dumps(header | ({"base": base, **more} if base else {}), indent=1) + "\n")
         return target
+
+    def _apart(self, source: str) -> tuple[dict[str, str], list[str], Denoiser, dict[str, Any]]:
+        """The base's name and weights, its codecs' names, the reader, and how it is used."""
+        base = Composer.load(source)
+        if not isinstance(self.denoiser, Captioned):
+            raise PolyscoreError(f"composer with base {source}: expected a Captioned denoiser, found {type(self.denoiser).__name__}")
+        own = self.denoiser
+        use = {"name": own.name, "scale": own.scale, "window": list(own.window)}
+        return {"model": source, "weights": fingerprint(base)}, list(base.codecs), own.reading.reader, {"captioned": use}
 
     @classmethod
     def load(cls, source: str | os.PathLike[str]) -> Composer:
@@ -206,8 +227,13 @@ class Composer:
         folder = locate(source)
         header = _header(folder / "composer.json")
         codecs = {name: load_module(folder / name, Codec) for name in header["codecs"]}
-        denoiser = load_module(folder / "denoiser", Denoiser)
-        return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"))
+        denoiser: Denoiser = load_module(folder / "denoiser", Denoiser)
+        named = header.get("base")
+        if named is not None:
+            base = _based(folder, named)
+            codecs, denoiser = base.codecs | codecs, _captioned(folder, base.denoiser, denoiser, header.get("captioned"))
+        above = named["model"] if named else None
+        return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"), above)
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
@@ -222,6 +248,40 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         if name == "guidance" and not (isinstance(value, int | float) and math.isfinite(value)):
             raise PolyscoreError(f"guidance: expected a finite number, found {value!r}")
     return options
+
+
+def _guided(denoiser: Denoiser, guidance: float, window: tuple[float, float]) -> Denoiser:
+    return SubsetGuided(denoiser, guidance, window) if guidance and len(denoiser.paths) > 1 else denoiser
+
+
+def fingerprint(composer: Composer) -> str:
+    """16 hexadecimal digits of the SHA-256 of all weights: a result is repeated by the same weights only."""
+    digest = hashlib.sha256()
+    for module in [*composer.codecs.values(), composer.denoiser]:
+        for value in module.state_dict().values():
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _based(folder: Path, named: Any) -> Composer:
+    """The base composer, if it is the one that the reader was trained on."""
+    file = folder / "composer.json"
+    if not isinstance(named, dict) or not isinstance(named.get("model"), str) or named["model"] == folder.name:
+        raise CheckpointError(f"{file}: not a composer (expected a base with a model's name, found {named!r})")
+    base = Composer.load(named["model"])
+    if (found := fingerprint(base)) != named.get("weights"):
+        raise CheckpointError(f"{file}: trained on {named['model']} with weights {named.get('weights')}, found {found}; train it again")
+    return base
+
+
+def _captioned(folder: Path, base: Denoiser, reader: Denoiser, use: Any) -> Captioned:
+    """The base with its reader."""
+    if not isinstance(use, dict):
+        raise CheckpointError(f"{folder / 'composer.json'}: not a composer (expected a reader and how it is used, found {use!r})")
+    try:
+        return Captioned(base, reader, **use)
+    except (TypeError, PolyscoreError) as error:
+        raise CheckpointError(f"{folder / 'composer.json'}: not a composer ({error})") from error
 
 
 def _header(file: Path) -> dict[str, Any]:

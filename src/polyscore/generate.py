@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import polyscore
-from polyscore.composer import Composer
+from polyscore.composer import Composer, fingerprint
 from polyscore.errors import PolyscoreError
 from polyscore.media import read_metadata
 from polyscore.media.prepare import SUFFIXES
@@ -184,17 +184,6 @@ def _same(path: Path, run: Mapping[str, Any]) -> bool:
 
 def _suffix(composer: Composer, name: str) -> str:
     return SUFFIXES[str(composer.media.get(name, {}).get("kind", "json"))]
-
-
-def fingerprint(composer: Composer) -> str:
-    """16 hexadecimal digits of the SHA-256 of all weights: a result is repeated by the same weights only."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for module in [*composer.codecs.values(), composer.denoiser]:
-        for value in module.state_dict().values():
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _packed(values: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _ROOMS = (
     "polyscore.denoisers",
     "polyscore.product",
     "polyscore.guided",
+    "polyscore.captioned",
     "polyscore.ratios",
     "polyscore.tokens",
     "polyscore.adapters.schedulers",

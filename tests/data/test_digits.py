@@ -10,27 +10,14 @@ import torch
 
 from polyscore.data.digits import SAMPLES, fit_clip, load_fsdd, load_mnist, load_sklearn_digits, pair_by_label
 from polyscore.errors import DataError
+from tiny import stand_in_digits
 
 needs_data = pytest.mark.skipif("POLYSCORE_DATA" not in os.environ, reason="POLYSCORE_DATA is not set")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twelve tiny recordings and four pictures, in the files' own format."""
-    (tmp_path / "digits").mkdir()
-    draw = np.random.default_rng(0)
-    lengths = draw.integers(500, 12000, size=12)
-    np.savez(
-        tmp_path / "digits" / "fsdd.npz",
-        audio=draw.integers(-3000, 3000, size=lengths.sum()).astype(np.int16),
-        offsets=np.concatenate([[0], lengths.cumsum()]),
-        labels=(np.arange(12) % 10).astype(np.uint8),
-        index=np.arange(12).astype(np.uint8),
-    )
-    images = draw.integers(0, 256, size=(4, 28, 28)).astype(np.uint8)
-    labels = np.arange(4).astype(np.uint8)
-    np.savez(tmp_path / "digits" / "mnist.npz", train_images=images, train_labels=labels, test_images=images[:2], test_labels=labels[:2])
-    return tmp_path
+    return stand_in_digits(tmp_path)
 
 
 def test_stand_ins(folder):

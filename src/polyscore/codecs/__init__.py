@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from polyscore.codecs.base import Chain, Codec, Identity
+from polyscore.codecs.clips import SoundClip, VideoClip
 from polyscore.codecs.letters import Letters
 from polyscore.codecs.linear import PCA
 from polyscore.codecs.mel import LogMel
 from polyscore.codecs.vae import RAE, VAE
 from polyscore.codecs.vq import VQ, ForeignTokens
 
-__all__ = ["PCA", "RAE", "VAE", "VQ", "Chain", "Codec", "ForeignTokens", "Identity", "Letters", "LogMel"]
+__all__ = ["PCA", "RAE", "VAE", "VQ", "Chain", "Codec", "ForeignTokens", "Identity", "Letters", "LogMel", "SoundClip", "VideoClip"]

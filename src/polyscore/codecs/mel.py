@@ -54,7 +54,7 @@ class LogMel(Codec):
     """y = (log(mel + floor) - mean) / std, where mel = filters |STFT(x)|.
 
     encode: (B, samples) waveform in [-1, 1] -> (B, n_mels, frames), frames = ceil(samples / hop).
-    decode: filters inverted by multiplicative updates (non-negative least squares), phase by `griffin_lim`, peak at most 1.
+    decode: filters inverted by `updates` multiplicative updates (non-negative least squares), phase by `griffin_lim`, peak at most 1.
     mean and std are two fixed numbers that bring speech near zero mean and unit variance.
     """
 
@@ -69,10 +69,11 @@ class LogMel(Codec):
         mean: float = -1.5,
         std: float = 2.5,
         iterations: int = 32,
+        updates: int = 30,
     ) -> None:
         super().__init__()
         self.samples, self.rate, self.n_fft, self.hop = samples, rate, n_fft, hop
-        self.floor, self.mean, self.std, self.iterations = floor, mean, std, iterations
+        self.floor, self.mean, self.std, self.iterations, self.updates = floor, mean, std, iterations, updates
         self.data_shape = (samples,)
         self.latent_shape = (n_mels, math.ceil(samples / hop))
         self.register_buffer("filters", mel_filterbank(rate, n_fft, n_mels), persistent=False)
@@ -91,13 +92,13 @@ class LogMel(Codec):
         wave = griffin_lim(magnitude, self._window, self.hop, self.samples, self.iterations)
         return wave / wave.abs().amax(-1, keepdim=True).clamp_min(1)
 
-    def _linear(self, mel: Tensor, updates: int = 30) -> Tensor:
+    def _linear(self, mel: Tensor) -> Tensor:
         """Non-negative magnitude whose mel is close to `mel`: Lee and Seung's multiplicative updates."""
         back = self._filters.T
         spread = back / back.sum(0).square().clamp_min(1e-8).sqrt()
         magnitude = spread @ mel + 1e-8
         target = back @ mel
-        for _ in range(updates):
+        for _ in range(self.updates):
             magnitude = magnitude * target / (back @ (self._filters @ magnitude)).clamp_min(1e-8)
         return magnitude
 

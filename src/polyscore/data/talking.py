@@ -15,12 +15,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyscore.data.digits import RATE, Labelled, _read, data_folder, fit_clip, load_mnist
+from polyscore.codecs.clips import FPS, FRAMES, place, render
+from polyscore.data.digits import Labelled, _read, data_folder, fit_clip, load_mnist
 from polyscore.errors import DataError
 
-__all__ = ["FPS", "FRAMES", "KINDS", "SECONDS", "Clips", "Domain", "Speech", "load_speech", "place", "render", "talking_clips"]
+__all__ = [
+    "FPS",
+    "FRAMES",
+    "KINDS",
+    "SECONDS",
+    "Clips",
+    "Domain",
+    "Speech",
+    "digits_of",
+    "draw_rows",
+    "load_speech",
+    "place",
+    "render",
+    "talking_clips",
+]
 
-SECONDS, FPS, FRAMES = 2.0, 8, 16
+SECONDS = 2.0
 KINDS = ("appears", "moves", "flashes")
 FIRST, LAST = 0.125, 1.125
 """The instants are uniform between these, in seconds."""
@@ -57,8 +72,8 @@ class Clips:
     instants: Tensor
 
 
-def load_speech(split: str = "train", folder: str | os.PathLike[str] | None = None) -> Speech:
-    """FSDD with its official split, every recording moved to its first sound.
+def load_speech(split: str = "train", folder: str | os.PathLike[str] | None = None, front: bool = True) -> Speech:
+    """FSDD with its official split, every recording moved to its first sound (`front`), or in the middle of its second.
 
     Raises:
         DataError: no folder, a missing or damaged file, or an unknown split.
@@ -69,7 +84,8 @@ def load_speech(split: str = "train", folder: str | os.PathLike[str] | None = No
     chosen = np.flatnonzero((arrays["index"] < 5) == (split == "test"))
     audio = torch.from_numpy(arrays["audio"].astype(np.float32) / 32768)
     starts, ends = arrays["offsets"][:-1], arrays["offsets"][1:]
-    waves = torch.stack([_to_front(fit_clip(audio[starts[i] : ends[i]])) for i in chosen])
+    waves = torch.stack([fit_clip(audio[starts[i] : ends[i]]) for i in chosen])
+    waves = torch.stack([_to_front(wave) for wave in waves]) if front else waves
     labels, speakers = (torch.from_numpy(arrays[name][chosen]).long() for name in ("labels", "speakers"))
     return Speech(waves, labels, speakers)
 
@@ -77,33 +93,6 @@ def load_speech(split: str = "train", folder: str | os.PathLike[str] | None = No
 def _to_front(wave: Tensor) -> Tensor:
     loud = torch.nonzero(wave.abs() > 1e-6).flatten()
     return torch.roll(wave, -int(loud[0])) if len(loud) else wave
-
-
-def render(images: Tensor, instants: Tensor, kinds: Tensor, directions: Tensor) -> Tensor:
-    """Videos (B, 16, 28, 28) of digits (B, 1, 28, 28).
-
-    Args:
-        instants: seconds (B,); the change falls on frame round(8 instant).
-        kinds: 0 appears and stays; 1 is there, and moves from then on by a pixel a frame, six at most; 2 is faint, flashes and fades.
-        directions: -1 or 1, of the movement.
-    """
-    since = torch.arange(FRAMES, device=images.device)[None] - (instants * FPS).round()[:, None]
-    after = (since >= 0).float()
-    flash = 0.3 + 0.7 * after * torch.exp(-since.clamp(min=0) / 3)
-    gain = torch.where(kinds[:, None] == 0, after, torch.where(kinds[:, None] == 1, torch.ones_like(after), flash))
-    shift = torch.where(kinds[:, None] == 1, (since + 1).clamp(0, 6) * directions[:, None], torch.zeros_like(since)).long()
-    padded = torch.nn.functional.pad(images, (6, 6))[:, 0]
-    column = torch.arange(28, device=images.device) + 6 - shift[..., None]
-    frames = padded[:, None].expand(-1, FRAMES, -1, -1).gather(3, column[:, :, None].expand(-1, -1, 28, -1))
-    return frames * gain[..., None, None]
-
-
-def place(waves: Tensor, instants: Tensor) -> Tensor:
-    """Recordings (B, 8000) at their instants in silence of two seconds, (B, 16000)."""
-    start = (instants * RATE).round().long()
-    position = torch.arange(int(SECONDS * RATE), device=waves.device)[None] - start[:, None]
-    inside = (position >= 0) & (position < waves.shape[1])
-    return waves.gather(1, position.clamp(0, waves.shape[1] - 1)) * inside
 
 
 def talking_clips(n: int, domain: Domain, seed: int, split: str = "train", folder: str | os.PathLike[str] | None = None) -> Clips:
@@ -117,7 +106,7 @@ def talking_clips(n: int, domain: Domain, seed: int, split: str = "train", folde
     voices = torch.isin(speech.speakers, torch.tensor(domain.speakers))
     g = torch.Generator().manual_seed(seed)
     labels = torch.randint(10, (n,), generator=g)
-    one, other = (_draw(labels, known, rows, g) for known, rows in ((images.labels, pictures), (speech.labels, voices)))
+    one, other = (draw_rows(labels, known, g, rows) for known, rows in ((images.labels, pictures), (speech.labels, voices)))
     instants = FIRST + (LAST - FIRST) * torch.rand(n, generator=g)
     kinds, directions = torch.randint(3, (n,), generator=g), 2 * torch.randint(2, (n,), generator=g) - 1
     return Clips(render(images.x[one], instants, kinds, directions), place(speech.x[other], instants), labels, instants)
@@ -139,12 +128,17 @@ def digits_of(x: Tensor, labels: Tensor, domain: Domain) -> Tensor:
     return chosen
 
 
-def _draw(labels: Tensor, known: Tensor, allowed: Tensor, g: torch.Generator) -> Tensor:
-    """For each label a random allowed row that has it."""
+def draw_rows(labels: Tensor, known: Tensor, g: torch.Generator, allowed: Tensor | None = None) -> Tensor:
+    """For each label (n,) a random row of those whose label in `known` (N,) it is, and which are `allowed` (N,).
+
+    Raises:
+        DataError: a label has no such row.
+    """
     rows = torch.empty_like(labels)
     for label in range(10):
-        pool, wanted = torch.nonzero(allowed & (known == label)).flatten(), labels == label
-        if not len(pool):
+        pool, wanted = (known == label) if allowed is None else (known == label) & allowed, labels == label
+        places = pool.nonzero().flatten()
+        if not len(places):
             raise DataError(f"talking digits: no item of digit {label} in this domain")
-        rows[wanted] = pool[torch.randint(len(pool), (int(wanted.sum()),), generator=g)]
+        rows[wanted] = places[torch.randint(len(places), (int(wanted.sum()),), generator=g)]
     return rows

@@ -12,6 +12,7 @@ from torch import Tensor
 from polyscore.errors import PolyscoreError
 from polyscore.media.api import read, write
 from polyscore.media.image import as_digit
+from polyscore.media.text import text_codes
 
 __all__ = ["SUFFIXES", "read_prepared", "write_prepared"]
 
@@ -22,11 +23,15 @@ PREPARERS = ("digit", "clip")
 def read_prepared(path: str | os.PathLike[str], shape: Sequence[int], media: Mapping[str, Any]) -> Tensor:
     """Read a file of a modality with this shape. `prepare`: "digit" (white ink centred in the frame), "clip" (silence cut, centred).
 
+    Where text is expected, a name without a suffix that is no file is the text itself.
+
     Raises:
         DataError: a file that cannot be used. PolyscoreError: an unknown way to prepare.
     """
     kind, prepare = str(media.get("kind", "json")), media.get("prepare")
     options = {k: v for k, v in media.items() if k not in ("kind", "prepare", "sound")}
+    if kind == "text" and not Path(path).suffix and not Path(path).exists():
+        return text_codes(str(path), int(shape[0]))
     if prepare is None:
         return read(path, kind, shape=shape, **options)
     if prepare not in PREPARERS:

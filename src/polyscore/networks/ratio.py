@@ -51,7 +51,10 @@ class RatioMLP(nn.Module):
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> Tensor:
         """Logits (B,)."""
         x = self.stem(torch.cat([z[name].flatten(1) for name in self.sizes], 1))
-        embedding = cast(Tensor, self.embedding(torch.cat([self.time(t[name]) for name in self.sizes], 1)))
+        times = torch.stack([t[name] for name in self.sizes], 1)
+        if len(times) > 1 and bool((times == times[:1]).all()):
+            times = times[:1]  # equal in a run: one row serves all
+        embedding = cast(Tensor, self.embedding(torch.cat([self.time(now) for now in times.unbind(1)], 1)))
         if self.classes is not None:
             label = torch.full((len(x),), -1, device=x.device) if condition is None else torch.as_tensor(condition, device=x.device)
             embedding = embedding + self.classes(label.expand(len(x)) + 1)

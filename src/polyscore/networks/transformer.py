@@ -143,6 +143,7 @@ class TokenTransformer(nn.Module):
         steps: > 0 keeps a table of that many time steps in every norm (the papers'); 0 has Fourier features of t.
         classes: class labels as condition (-1 or None: none), in the feed-forward's norm if `class_norm`, else added to the time.
         conditions: {name: (length, features)} as a sequence of condition tokens (`ConditionTokens`); source: their width.
+        along: > 0 takes condition["along"], (B, L, along), one row a token, added to it.
     """
 
     def __init__(
@@ -160,8 +161,10 @@ class TokenTransformer(nn.Module):
         class_norm: bool = False,
         conditions: Mapping[str, Sequence[int]] | None = None,
         source: int = 0,
+        along: int = 0,
     ) -> None:
         super().__init__()
+        self.along = nn.Linear(along, width) if along else None
         self.modality, self.vocabulary, self.grid, self.steps = modality, vocabulary, tuple(grid), steps
         self.classes, self.class_norm, embed = classes, class_norm, 2 * width
         self.tokens = nn.Embedding(vocabulary + 1, width)
@@ -181,7 +184,10 @@ class TokenTransformer(nn.Module):
         given = condition if isinstance(condition, Mapping) else {"label": condition}
         label = self._label(given.get("label"), rows, tokens.device)
         x = self.tokens(tokens) + self._positions()
-        source, mask = (None, None) if self.sequence is None else self.sequence({k: v for k, v in given.items() if k != "label"}, rows)
+        if self.along is not None and given.get("along") is not None:
+            x = x + self.along(given["along"])
+        sequences = {k: v for k, v in given.items() if k not in ("label", "along")}
+        source, mask = (None, None) if self.sequence is None else self.sequence(sequences, rows)
         key = self._key(clock, label)
         for block in self.blocks:
             x = block(x, key, label, source, mask)

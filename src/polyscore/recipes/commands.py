@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from polyscore.recipes.cdcd import commands as cdcd
+from polyscore.recipes.cdcd import dance_commands as dance
+from polyscore.recipes.cdcd import text_commands as text
 from polyscore.recipes.digits.codecs import IMAGE_TRAINING, SPEECH_TRAINING, train_image_codec, train_speech_codec
 from polyscore.recipes.digits.joint import JOINT_TRAINING, OBJECTIVE, Network, train_joint
 from polyscore.recipes.digits.judges import train_judge
@@ -166,6 +168,12 @@ EVALUATE: dict[str, Callable[..., None]] = {
     **cdcd.EVALUATE,
 }
 RECIPE: dict[str, Callable[..., None]] = {**RECIPES}
+TRAIN |= dance.TRAIN
+EVALUATE |= dance.EVALUATE
+RECIPE |= dance.RECIPE
+TRAIN |= text.TRAIN
+EVALUATE |= text.EVALUATE
+RECIPE |= text.RECIPE
 TRAIN |= polymnist.TRAIN
 EVALUATE |= polymnist.EVALUATE
 TRAIN |= product.TRAIN

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polyscore.denoisers import Expert
 from polyscore.errors import PolyscoreError
+from polyscore.paths import expand
 from polyscore.predictions import TokenPrediction
 from polyscore.tokens.bound import Bound
 from polyscore.tokens.paths import TokenPath
@@ -21,6 +22,7 @@ from polyscore.training.negatives import chunk_shuffle
 __all__ = ["TokenObjective", "infonce", "subtracted"]
 
 Kind = Literal["none", "step", "sample"]
+Condition = Tensor | dict[str, Tensor] | None
 
 
 def subtracted(negative: Tensor, valid: Tensor, guard: float) -> Tensor:
@@ -57,6 +59,7 @@ class TokenObjective:
         share: of samples that get the contrast, over `share`, so that its mean stays (T_c / T of the paper).
         guard: nats a token beyond which a negative pushes no more. importance: draw t by importance.
         label_dropout: how often the condition is left out. condition: the batch entry that is the condition, or None.
+        features: more entries of the condition, which then is a mapping with "label"; left out they are all zeros.
     """
 
     modality: str
@@ -77,6 +80,7 @@ class TokenObjective:
     importance: bool = False
     label_dropout: float = 0.1
     condition: str | None = "label"
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or self.temperature <= 0 or self.steps < 1:
@@ -113,17 +117,21 @@ class TokenObjective:
             raise PolyscoreError(f"importance sampling of t: expected module.times = ImportanceTimes({self.steps})")
         return times.draw(uniform)
 
-    def _condition(self, batch: Mapping[str, Tensor], draw: Draw) -> Tensor | None:
+    def _condition(self, batch: Mapping[str, Tensor], draw: Draw) -> Condition:
         if self.condition is None:
             return None
-        return torch.where(draw.uniform() < self.label_dropout, -1, batch[self.condition])
+        gone = draw.uniform() < self.label_dropout
+        label = torch.where(gone, -1, batch[self.condition])
+        if not self.features:
+            return label
+        return {"label": label} | {name: expand((~gone).float(), batch[name]) * batch[name] for name in self.features}  # type: ignore[operator]
 
-    def _bound(self, module: Expert, z: Tensor, s: Tensor, t: Tensor, condition: Tensor | None) -> Bound:
+    def _bound(self, module: Expert, z: Tensor, s: Tensor, t: Tensor, condition: Condition) -> Bound:
         said = cast(TokenPrediction, module({self.modality: z}, {self.modality: t}, condition)[self.modality])
         return Bound(cast(TokenPath, module.paths[self.modality]), said.log_probs, z, s, t)
 
     def _contrast(
-        self, module: Expert, batch: Mapping[str, Tensor], draw: Draw, bound: Bound, condition: Tensor | None, s: Tensor, t: Tensor
+        self, module: Expert, batch: Mapping[str, Tensor], draw: Draw, bound: Bound, condition: Condition, s: Tensor, t: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """R_t of every sample and what is logged of it."""
         clean = batch[self.modality]
@@ -151,7 +159,7 @@ class TokenObjective:
         return total, logs
 
     def _each(
-        self, module: Expert, kind: Kind, bound: Bound, others: Tensor, condition: Tensor | None, s: Tensor, t: Tensor, draw: Draw
+        self, module: Expert, kind: Kind, bound: Bound, others: Tensor, condition: Condition, s: Tensor, t: Tensor, draw: Draw
     ) -> Tensor:
         """C of every negative, (B, N), in nats."""
         if kind == "sample":
@@ -162,5 +170,11 @@ class TokenObjective:
         flat = others.reshape(rows * many, length)
         late, early = t.repeat_interleave(many), s.repeat_interleave(many)
         z = cast(TokenPath, module.paths[self.modality]).corrupt(flat, late, draw.uniform(many, length, 2).reshape(rows * many, length, 2))
-        wide = None if condition is None else condition.repeat_interleave(many, 0)
+        wide = _repeated(condition, many)
         return self._bound(module, z, early, late, wide).divergence(flat).reshape(rows, many)
+
+
+def _repeated(condition: Condition, many: int) -> Condition:
+    if isinstance(condition, dict):
+        return {name: value.repeat_interleave(many, 0) for name, value in condition.items()}
+    return None if condition is None else condition.repeat_interleave(many, 0)

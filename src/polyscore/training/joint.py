@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,7 +15,7 @@ from polyscore.paths import GaussianPath, expand
 from polyscore.predictions import Prediction, TokenPrediction
 from polyscore.training.draws import Draw
 
-__all__ = ["JointObjective"]
+__all__ = ["JointObjective", "latent"]
 
 BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.01)
 
@@ -82,10 +82,7 @@ class JointObjective:
         return (nll * (z != clean)).flatten(1).mean(1)
 
     def _latent(self, value: Tensor, shape: tuple[int, ...], t: Tensor, draw: Draw) -> Tensor:
-        if value.ndim == len(shape) + 1:
-            return value
-        jitter = torch.where(t > 0, self.jitter, self.observed_jitter)
-        return value[:, 0] + expand(jitter, value[:, 1]) * value[:, 1] * draw.normal(*shape)  # type: ignore[operator]
+        return latent(value, shape, torch.where(t > 0, self.jitter, self.observed_jitter), draw)
 
     def _condition(self, module: Expert, batch: Mapping[str, Tensor], draw: Draw) -> Tensor | None:
         if getattr(module.network, "classes", None) is None:
@@ -111,3 +108,10 @@ class JointObjective:
             t[name] = torch.where(seen, 0.0, torch.where(gone, 1.0, now))
             moves[name] = (~(seen | gone)).float()
         return t, moves
+
+
+def latent(value: Tensor, shape: Sequence[int], jitter: Tensor, draw: Draw) -> Tensor:
+    """Latents as they are, or a draw from posteriors (B, 2, *shape), means and deviations, its noise scaled by jitter (B,)."""
+    if value.ndim == len(shape) + 1:
+        return value
+    return value[:, 0] + expand(jitter, value[:, 1]) * value[:, 1] * draw.normal(*shape)  # type: ignore[operator]

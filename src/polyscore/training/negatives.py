@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -55,15 +57,27 @@ class OtherExamples:
 
     by "label": random examples of another label. by "embedding": of `pool` random examples each, the N least similar (cosine), so that
     near-duplicates are left out; needs `embeddings` (size, D). Examples with equal tokens are never negatives of each other
-    where the objective looks (it drops equal sequences). Random numbers come from the `Draw` alone, so many processes see the same.
+    where the objective looks (it drops equal sequences).
+
+    `more` entries, one row an example, come along. Random numbers come from the `Draw` alone, so many processes see the same.
     """
 
-    def __init__(self, name: str, tokens: Tensor, labels: Tensor, negatives: int, embeddings: Tensor | None = None, pool: int = 32) -> None:
+    def __init__(
+        self,
+        name: str,
+        tokens: Tensor,
+        labels: Tensor,
+        negatives: int,
+        embeddings: Tensor | None = None,
+        pool: int = 32,
+        more: Mapping[str, Tensor] | None = None,
+    ) -> None:
         if len(tokens) != len(labels) or (embeddings is not None and len(embeddings) != len(tokens)):
             raise DataError(f"negatives: expected as many labels (and embeddings) as sequences, found {len(labels)} for {len(tokens)}")
         if embeddings is None and negatives and len(labels.unique()) < 2:
             raise DataError("negatives by label: expected at least two labels, found one")
         self.name, self.tokens, self.labels, self.negatives, self.pool = name, tokens, labels.long(), negatives, pool
+        self.more = dict(more or {})
         self.embeddings = None if embeddings is None else torch.nn.functional.normalize(embeddings, dim=1)
         self._order = self.labels.argsort(stable=True)
         counts = torch.bincount(self.labels)
@@ -75,7 +89,7 @@ class OtherExamples:
     def __call__(self, draw: Draw) -> dict[str, Tensor]:
         rows = draw.indices(len(self))
         label = self.labels[rows]
-        batch = {self.name: self.tokens[rows], "label": label}
+        batch = {self.name: self.tokens[rows], "label": label} | {name: value[rows] for name, value in self.more.items()}
         if self.negatives:
             chosen = self._by_label(label, draw) if self.embeddings is None else self._by_embedding(rows, draw)
             batch["negatives"] = self.tokens[chosen]

@@ -1,4 +1,4 @@
-"""The token codec of handwritten digits: 28 x 28 pictures <-> 7 x 7 tokens of 64."""
+"""The token codec of small pictures: 28 x 28 <-> 7 x 7 tokens of 64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polyscore.checkpoint import save_module
 from polyscore.codecs.vq import VQ, codebook_use
-from polyscore.data.digits import load_mnist
+from polyscore.data.fashion import Pictures, load_pictures
 from polyscore.training import Samples, TrainConfig, fit
 from polyscore.training.vq import VQObjective
 
@@ -37,16 +37,17 @@ def train_token_codec(
     width: int = 32,
     config: TrainConfig = CODEC_TRAINING,
     progress: bool = True,
+    dataset: Pictures = "mnist",
 ) -> VQ:
-    """Train the codec on MNIST and save it as `out`/tokens.json and .safetensors with its quality on the test split.
+    """Train the codec on MNIST or Fashion-MNIST and save it as `out`/tokens.json and .safetensors with its quality on the test split.
 
     Raises:
-        DataError: MNIST is not there. PolyscoreError: as `polyscore.training.fit`.
+        DataError: the pictures are not there. PolyscoreError: as `polyscore.training.fit`.
     """
     torch.manual_seed(config.seed)
     codec = VQ((1, 28, 28), codes, size, width)
     settings: dict[str, Any] = {"codes": codes, "size": size, "width": width}
-    x = load_mnist("train", data).x
+    x = load_pictures(dataset, "train", data).x
     fit(
         codec,
         Samples({"image": x}),
@@ -57,7 +58,7 @@ def train_token_codec(
         average=False,
         facts=settings,
     )
-    quality = codec_quality(codec.eval(), load_mnist("test", data).x)
-    meta = {"dataset": "MNIST, train split", **settings, "training": asdict(config), "test": quality}
+    quality = codec_quality(codec.eval(), load_pictures(dataset, "test", data).x)
+    meta = {"dataset": f"{dataset}, train split", **settings, "training": asdict(config), "test": quality}
     save_module(codec, Path(out) / "tokens", meta=meta)
     return codec

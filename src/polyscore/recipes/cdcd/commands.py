@@ -6,43 +6,45 @@ from collections.abc import Callable
 from typing import Any
 
 from polyscore.composer import WEIGHTS
+from polyscore.data.fashion import Pictures
 from polyscore.recipes.cdcd.codec import CODEC_TRAINING, train_token_codec
-from polyscore.recipes.cdcd.image import CLASS_TRAINING, CONTINUE, CURVE, VANILLA, train_class
+from polyscore.recipes.cdcd.image import CLASS_TRAINING, CONTINUE, SETTINGS, VANILLA, train_class
+from polyscore.recipes.cdcd.table import CURVE
 from polyscore.recipes.digits.joint import Network
-from polyscore.recipes.digits.words import WORDS_TRAINING, train_words
+from polyscore.recipes.digits.words import OBJECTIVE, READER, SCALE, WORDS_TRAINING, train_words
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
 from polyscore.training.contrast import TokenObjective
-from polyscore.training.joint import JointObjective
+from polyscore.training.reading import ReadingObjective
 
 __all__ = ["EVALUATE", "TRAIN"]
 
-NETWORK, OBJECTIVE = Network(), JointObjective()
-
 
 def digits_words(
-    codecs: str = str(WEIGHTS / "digits"),
+    model: str = "digits",
     out: str = "runs/digits-words",
     data: str | None = None,
-    network: Network = NETWORK,
-    objective: JointObjective = OBJECTIVE,
-    copies: int = 8,
+    network: Network = READER,
+    objective: ReadingObjective = OBJECTIVE,
+    copies: int = 4,
+    scale: float = SCALE,
     training: TrainConfig = WORDS_TRAINING,
     defaults: dict[str, Any] | None = None,
 ) -> None:
-    """Train one denoiser of pictures, sounds and words (letter by letter) of the same digit, and save the Composer.
+    """Train a reader of digits, letter by letter, and save the model of pictures, sounds and words.
 
     Args:
-        codecs: folder of the image and the speech codec; default the shipped ones.
+        model: folder or name of a composer of image and speech; it is only read.
         out: folder of the Composer.
         data: default $POLYSCORE_DATA.
-        network: its size.
+        network: size of the reader.
         objective: how times are drawn.
         copies: augmented copies of every recording.
+        scale: of the reader's pull on pictures and sounds.
         training: steps, batch, learning rate and the like.
         defaults: of `sample`.
     """
-    train_words(codecs, out, data, network, objective, copies, training, defaults)
+    train_words(model, out, data, network, objective, copies, scale, training, defaults)
     say(f"saved {out}; try: polyscore sample --model {out}")
 
 
@@ -78,16 +80,23 @@ def evaluate_cdcd_words(
     say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}, {options or 'default options'}; saved {out}"))
 
 
-def cdcd_codec(out: str = "runs/cdcd-codec", data: str | None = None, codes: int = 64, training: TrainConfig = CODEC_TRAINING) -> None:
-    """Train the token codec of handwritten digits, 7 x 7 tokens a picture.
+def cdcd_codec(
+    out: str = "runs/cdcd-codec",
+    data: str | None = None,
+    codes: int = 64,
+    training: TrainConfig = CODEC_TRAINING,
+    dataset: Pictures = "mnist",
+) -> None:
+    """Train the token codec of handwritten digits or clothes, 7 x 7 tokens a picture.
 
     Args:
         out: folder for tokens.json and tokens.safetensors.
         data: default $POLYSCORE_DATA.
         codes: number of tokens K.
         training: steps, batch, learning rate and the like.
+        dataset: mnist or fashion.
     """
-    codec = train_token_codec(out, data, codes, config=training)
+    codec = train_token_codec(out, data, codes, config=training, dataset=dataset)
     say(f"saved {out}/tokens: {codec.vocabulary} codes, {codec.grid[0]} x {codec.grid[1]} tokens")
 
 
@@ -98,8 +107,9 @@ def cdcd_class(
     objective: TokenObjective = VANILLA,
     base: str | None = None,
     training: TrainConfig = CLASS_TRAINING,
+    dataset: Pictures = "mnist",
 ) -> None:
-    """Train a class-conditional denoiser of digit tokens, with contrast if the objective says so.
+    """Train a class-conditional denoiser of picture tokens, with contrast if the objective says so.
 
     Args:
         codec: as `polyscore train cdcd-codec` saves it.
@@ -108,8 +118,9 @@ def cdcd_class(
         objective: the loss and its negatives.
         base: a denoiser to continue from.
         training: steps, batch, learning rate and the like.
+        dataset: mnist or fashion.
     """
-    train_class(codec, out, data, objective, base, training)
+    train_class(codec, out, data, objective, base, training, dataset=dataset)
     say(f"saved {out}/denoiser")
 
 
@@ -117,35 +128,63 @@ def evaluate_cdcd_class(
     codec: str = "runs/cdcd-codec/tokens",
     folder: str = "runs/cdcd-class",
     out: str = "benchmarks/results/cdcd-class.json",
-    n: int = 400,
+    n: int = 200,
     seeds: tuple[int, ...] = (0, 1, 2),
+    held: int = 7,
+    base: int = 0,
     curve: tuple[int, ...] = CURVE,
     data: str | None = None,
+    dataset: Pictures = "mnist",
     judges: str = str(WEIGHTS / "judges" / "digits"),
     training: TrainConfig = CLASS_TRAINING,
     continued: TrainConfig = CONTINUE,
 ) -> None:
-    """Class to image: train and measure vanilla and contrastive settings, the sweep of lambda and temperature, guidance, and steps.
+    """Class to image: train and measure vanilla and contrastive settings, lambda and temperature, guidance, and steps.
 
     Args:
         codec: as `polyscore train cdcd-codec` saves it.
         folder: of the models and measured cells; what is there is kept.
-        out: the table, as JSON.
+        out: the table, as JSON; the curve beside it as PNG.
         n: samples a cell.
         seeds: one model and one value each.
+        held: the seed on which the settings are chosen.
+        base: the seed of the vanilla model that all settings continue.
         curve: numbers of sampling steps.
         data: default $POLYSCORE_DATA.
+        dataset: mnist or fashion.
         judges: folder with the image judge.
         training: of the vanilla models.
         continued: of every setting after them.
     """
-    from polyscore.recipes.cdcd.image import class_table
+    from polyscore.recipes.cdcd.table import ClassTable
     from polyscore.recipes.tables import show
 
     with progress("training and evaluating") as bar:
-        rows = class_table(codec, folder, out, data, n, seeds, curve, training=training, continued=continued, judges=judges, progress=bar)
+        table = ClassTable(
+            codec, folder, out, data, n, seeds, held, base, curve, dataset, judges, training, continued, tuple(SETTINGS), bar
+        )
+        rows = table.run()
     say(show(rows, f"class to image: n = {n}, seeds {list(seeds)}; saved {out}"))
 
 
+def evaluate_cdcd_checks(out: str = "benchmarks/results/cdcd-checks.json", seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Acceptance checks of token diffusion on closed forms: deviations from what they should be.
+
+    Args:
+        out: the table, as JSON.
+        seeds: one value each.
+    """
+    from polyscore.recipes.oracle_checks.cdcd import checks_table
+    from polyscore.recipes.tables import show
+
+    with progress("checking") as bar:
+        rows = checks_table(out, seeds, bar)
+    say(show(rows, f"token diffusion: seeds {list(seeds)}; saved {out}"))
+
+
 TRAIN: dict[str, Callable[..., None]] = {"digits-words": digits_words, "cdcd-codec": cdcd_codec, "cdcd-class": cdcd_class}
-EVALUATE: dict[str, Callable[..., None]] = {"cdcd-words": evaluate_cdcd_words, "cdcd-class": evaluate_cdcd_class}
+EVALUATE: dict[str, Callable[..., None]] = {
+    "cdcd-words": evaluate_cdcd_words,
+    "cdcd-class": evaluate_cdcd_class,
+    "cdcd-checks": evaluate_cdcd_checks,
+}

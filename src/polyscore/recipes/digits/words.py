@@ -1,4 +1,4 @@
-"""Digits written, spoken and spelled: one joint denoiser over two continuous latents and five letters."""
+"""Digits written, spoken and spelled: the digits model, and a reader that spells what it makes at every noise level."""
 
 from __future__ import annotations
 
@@ -12,23 +12,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyscore.checkpoint import load_module
-from polyscore.codecs import Codec, Letters
-from polyscore.composer import WEIGHTS, Composer
+from polyscore.captioned import Captioned
+from polyscore.codecs import Letters
+from polyscore.composer import Composer
 from polyscore.data.digits import load_fsdd, load_mnist
 from polyscore.metrics.coherence import class_shares
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.recipes.digits.evaluate import DigitsTest
-from polyscore.recipes.digits.joint import MEDIA, OBJECTIVE, Network, latents_of_images, latents_of_speech
+from polyscore.recipes.digits.joint import Network, latents_of_images, latents_of_speech
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.training import Pairs, TrainConfig, fit
-from polyscore.training.joint import JointObjective
+from polyscore.training.reading import ReadingObjective
 
-__all__ = ["WORDS", "WORDS_DEFAULTS", "WORDS_TRAINING", "evaluate_words", "letters", "train_words", "words_table"]
+__all__ = [
+    "OBJECTIVE",
+    "READER",
+    "SCALE",
+    "WORDS",
+    "WORDS_DEFAULTS",
+    "WORDS_TRAINING",
+    "evaluate_words",
+    "letters",
+    "train_words",
+    "words_table",
+]
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-WORDS_TRAINING = TrainConfig(steps=12000, batch_size=256, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
-WORDS_DEFAULTS: dict[str, Any] = {"steps": 20, "token_solver": "random"}
+WORDS_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
+WORDS_DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "ddpm", "token_solver": "random", "guidance": 1.0}
+OBJECTIVE = ReadingObjective("word")
+READER = Network(width=192, depth=2, hidden=256, embed=64)
+SCALE = 8.0
 NAMES = ("image", "speech", "word")
 SUBSETS = [subset for size in range(3) for subset in itertools.combinations(NAMES, size)]
 
@@ -39,50 +53,53 @@ def letters() -> Letters:
 
 
 def train_words(
-    codecs: str = str(WEIGHTS / "digits"),
+    model: str = "digits",
     out: str = "runs/digits-words",
     data: str | None = None,
-    network: Network | None = None,
-    objective: JointObjective | None = None,
+    network: Network = READER,
+    objective: ReadingObjective = OBJECTIVE,
     copies: int = 4,
+    scale: float = SCALE,
     config: TrainConfig = WORDS_TRAINING,
     defaults: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> Composer:
-    """Train the joint denoiser of pictures, sounds and words of the same digit, and save the Composer in `out` (float16).
+    """Train a reader that names what a digits model makes, letter by letter, and save the three modalities as a Composer in `out`.
+
+    The model itself is only read: p(image, speech) p(word | image, speech), with the reader at every noise level (`Captioned`).
 
     Args:
-        codecs: folder with image.json and speech.json. data: folder of the data sets; default $POLYSCORE_DATA.
-        objective: how times are drawn. copies: augmented copies of every recording. defaults: of the Composer's `sample`.
+        model: folder or name of a composer of image and speech. data: folder of the data sets; default $POLYSCORE_DATA.
+        network: size of the reader. objective: how times are drawn. copies: augmented copies of every recording.
+        scale: of the reader's pull on pictures and sounds. defaults: of the Composer's `sample`.
 
     Raises:
-        DataError: MNIST or FSDD is not there. CheckpointError: a codec is not there. PolyscoreError: as `polyscore.training.fit`.
+        DataError: MNIST or FSDD is not there. CheckpointError: the model is not there. PolyscoreError: as `polyscore.training.fit`.
     """
     torch.manual_seed(config.seed)
-    parts: dict[str, Codec] = {name: load_module(Path(codecs) / name, Codec) for name in ("image", "speech")}
-    words = letters()
-    parts["word"] = words
-    network, objective = network or Network(), objective or OBJECTIVE
+    base, words = Composer.load(model), letters()
     images, sounds = load_mnist("train", data), load_fsdd("train", data)
     sets = Pairs(
         {
-            "image": (latents_of_images(parts["image"], images.x), images.labels),
-            "speech": (latents_of_speech(parts["speech"], sounds.x, copies, config.seed), sounds.labels.repeat(copies)),
+            "image": (latents_of_images(base.codecs["image"], images.x), images.labels),
+            "speech": (latents_of_speech(base.codecs["speech"], sounds.x, copies, config.seed), sounds.labels.repeat(copies)),
             "word": (words.encode(words.write(WORDS)), torch.arange(10)),
         }
     )
-    shapes = {name: codec.latent_shape for name, codec in parts.items()}
-    denoiser = JointDenoiser(shapes, **asdict(network), vocabularies={"word": words.vocabulary})
+    shapes = {name: base.codecs[name].latent_shape for name in ("image", "speech")} | {"word": words.latent_shape}
+    path = base.denoiser.paths["image"]
+    reader = JointDenoiser(shapes, path, **asdict(network), vocabularies={"word": words.vocabulary})
     settings = {"network": asdict(network), "objective": asdict(objective), "copies": copies}
-    fit(denoiser, sets, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
+    fit(reader, sets, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
     meta = {
         "recipe": "digits-words",
         "dataset": "MNIST and FSDD, train splits, by digit, and its name",
         **settings,
         "training": asdict(config),
     }
-    media = MEDIA | {"word": {"kind": "text"}}
-    composer = Composer(parts, denoiser.eval(), WORDS_DEFAULTS | (defaults or {}), media, meta)
+    media = base.media | {"word": {"kind": "text"}}
+    denoiser = Captioned(base.denoiser, reader.eval(), "word", scale)
+    composer = Composer({**base.codecs, "word": words}, denoiser, base.defaults | WORDS_DEFAULTS | (defaults or {}), media, meta, model)
     composer.save(out, dtype=torch.float16)
     return composer
 

@@ -120,26 +120,22 @@ def mmdisco_talking(
     """Talking digits: video and sound models trained apart, joined by a discriminator; all losses, scales and domains, and a table.
 
     Args:
-        out: folder of judges, codecs, base models and ratios; what is there is kept.
+        out: folder of latents, base models and ratios; what is there is kept.
         table: the JSON file.
         seeds: of discriminators, fakes and samples.
         n: samples a case and seed.
-        size: numbers of clips, width and depth of the base models, steps of the sampler.
+        size: numbers of clips, widths and depths, steps of the sampler.
         base: training of a base model.
         training: training of a discriminator.
         data: folder with digits/mnist.npz and digits/fsdd.npz; default $POLYSCORE_DATA.
     """
     from polyscore.recipes.tables import show
-    from polyscore.recipes.talking.table import prepare, run_talking
+    from polyscore.recipes.talking.table import run_talking
 
-    prepare(out, size, base, data)
     with progress("mmdisco-talking") as bar:
-        rows = run_talking(out, table, seeds, n, size, training, data, bar)
-    say(
-        show(
-            [row for row in rows if row.reach or "agreement" in row.measure], f"talking digits, n = {n}, seeds {list(seeds)}; saved {table}"
-        )
-    )
+        rows = run_talking(out, table, seeds, n, size, base, training, data, bar)
+    chosen = [row for row in rows if row.reach or "agreement" in row.measure]
+    say(show(chosen, f"talking digits, n = {n}, seeds {list(seeds)}; saved {table}"))
 
 
 RECIPES: dict[str, Callable[..., None]] = {"mmdisco-toy": mmdisco_toy, "mmdisco-talking": mmdisco_talking, "scales": scales}

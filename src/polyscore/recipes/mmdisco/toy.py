@@ -64,7 +64,7 @@ class ToySize:
 class _BaseObjective:
     """|| eps - eps_theta(x_t, t) ||^2 at `levels` of the 500 steps; their rows share the time path, which holds 98 % of the network."""
 
-    levels: int = 64
+    levels: int = 16
 
     def __call__(self, module: Expert, batch: Tensor, draw: Draw) -> dict[str, Tensor]:
         t = snap(moving_grid(draw, self.levels), module.paths)
@@ -125,7 +125,7 @@ def train_ratio(
     torch.manual_seed(config.seed)
     network = ToyDiscriminator(channels=size.channels)
     adversarial, denoise = LOSSES[loss]
-    objective = DiscriminatorObjective(base, adversarial, denoise, dropout=0.0, high=WINDOW[1], grid=64)
+    objective = DiscriminatorObjective(base, adversarial, denoise, dropout=0.0, high=WINDOW[1], grid=16)
     made = toy_fakes(base, out, size, config.seed)
     real = real_points(setting, size.real, config.seed)
     folder = Path(out) / f"{setting}-{loss}-{config.seed}"

@@ -10,26 +10,23 @@ import torch
 from torch import Tensor
 
 from polyscore.checkpoint import load_module, save_module
-from polyscore.codecs import VAE
-from polyscore.data.digits import Labelled
-from polyscore.data.talking import Clips, Domain, Speech, digits_of, talking_clips
 from polyscore.denoisers import Denoiser, Independent
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.networks.ratio import RatioMLP
 from polyscore.ratios.discriminator import Discriminator
-from polyscore.recipes.talking.codecs import LATENT, MODALITIES, Stream, items, load_parts, mel
-from polyscore.training import Draw, Samples, TrainConfig, fit
+from polyscore.recipes.talking.clips import MODALITIES, compose, load_bank
+from polyscore.training import Samples, TrainConfig, fit
 from polyscore.training.discriminator import DiscriminatorObjective
 from polyscore.training.fakes import make_fakes
 from polyscore.training.join import train_discriminator
 from polyscore.training.joint import JointObjective
 
-__all__ = ["DOMAINS", "TalkingSize", "encode_pairs", "joint_base", "load_bases", "train_bases", "train_talking_ratio"]
+__all__ = ["BASE_TRAINING", "LOSSES", "RATIO_TRAINING", "TalkingSize", "joint_base", "load_bases", "train_bases", "train_talking_ratio"]
 
-DOMAINS = {"IND": Domain(), "OOD": Domain((4, 5), (0.7, 1.0))}
-"""The base models know four voices and the lighter handwriting; OOD pairs have the two other voices and the bolder handwriting."""
-BASE_TRAINING = TrainConfig(steps=4000, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
-RATIO_TRAINING = TrainConfig(steps=1500, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=500, log_every=100)
+LOSSES = {"disc": (1.0, 0.0), "denoise": (0.0, 1.0), "all": (1.0, 1.0)}
+"""Weights of L_disc and L_denoise."""
+BASE_TRAINING = TrainConfig(steps=2500, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
+RATIO_TRAINING = TrainConfig(steps=2000, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
 
 
 @dataclass(frozen=True)
@@ -37,60 +34,43 @@ class TalkingSize:
     """How much of everything.
 
     Args:
-        clips: unpaired training clips a base model. pairs: paired clips a discriminator. fakes: of the bases. width, depth: of a base.
+        clips: unpaired training clips a base model. pairs: paired clips a discriminator. fakes: of the bases.
+        width, depth: of a base model. ratio, blocks: width and depth of a discriminator. steps: of the sampler.
     """
 
-    clips: int = 20000
-    pairs: int = 10000
+    clips: int = 40000
+    pairs: int = 40000
     fakes: int = 5000
-    width: int = 384
-    depth: int = 4
+    width: int = 320
+    depth: int = 3
+    ratio: int = 160
+    blocks: int = 2
     steps: int = 20
 
 
-def _of(modality: str, domain: Domain, split: str, data: str | None) -> Labelled | Speech:
-    """The pictures or recordings of a domain."""
-    known = items(modality, split, data)
-    if isinstance(known, Speech):
-        rows = torch.isin(known.speakers, torch.tensor(domain.speakers))
-        return Speech(known.x[rows], known.labels[rows], known.speakers[rows])
-    rows = digits_of(known.x, known.labels, domain)
-    return Labelled(known.x[rows], known.labels[rows])
-
-
-@torch.no_grad()
-def _unpaired(codec: VAE, modality: str, n: int, data: str | None, seed: int) -> Tensor:
-    stream = Stream(modality, _of(modality, DOMAINS["IND"], "train", data), augment=False)
-    parts = [codec.encode(stream(Draw(seed, i, 250))[modality]) for i in range(-(-n // 250))]
-    return torch.cat(parts)[:n]
-
-
-@torch.no_grad()
-def encode_pairs(codecs: dict[str, VAE], clips: Clips) -> dict[str, Tensor]:
-    """Latents of paired clips, {modality: (N, latent)}."""
-    front = mel()
-    video = torch.cat([codecs["video"].encode(part) for part in clips.video.split(250)])
-    return {"video": video, "sound": torch.cat([codecs["sound"].encode(front.encode(part)) for part in clips.sound.split(250)])}
-
-
-def _denoiser(names: tuple[str, ...], size: TalkingSize) -> JointDenoiser:
-    return JointDenoiser({name: (LATENT[name],) for name in names}, width=size.width, depth=size.depth, hidden=2 * size.width)
+def _denoiser(shapes: dict[str, tuple[int, ...]], size: TalkingSize) -> JointDenoiser:
+    return JointDenoiser(shapes, width=size.width, depth=size.depth, hidden=2 * size.width, embed=96)
 
 
 def train_bases(out: str, size: TalkingSize, config: TrainConfig = BASE_TRAINING, data: str | None = None, progress: bool = True) -> None:
-    """Train a denoiser of each modality on clips of its own, and for the in-domain case one of both on pairs; saved as `out`/base-NAME."""
-    codecs, _ = load_parts(out)
+    """Train a denoiser of each modality on clips of its own, and for the in-domain case one of both on pairs; saved as `out`/base-NAME.
+
+    What is there already is kept.
+    """
+    bank = load_bank(out, "IND", data)
+    apart = compose(bank, size.clips, 1000, paired=False)
     for place, name in enumerate(MODALITIES):
-        torch.manual_seed(config.seed + place)
-        latents = _unpaired(codecs[name], name, size.clips, data, 1000 + place)
-        _fit(_denoiser((name,), size), {name: latents}, JointObjective(), config, Path(out) / f"base-{name}", progress)
-    torch.manual_seed(config.seed + 9)
-    pairs = encode_pairs(codecs, talking_clips(size.pairs, DOMAINS["IND"], 31, "train", data))
+        _fit({name: apart[name]}, JointObjective(), replace(config, seed=config.seed + place), size, Path(out) / f"base-{name}", progress)
     together = JointObjective(joint=1.0, apart=0.0)
-    _fit(_denoiser(MODALITIES, size), pairs, together, config, Path(out) / "base-joint", progress)
+    joint_config = replace(config, seed=config.seed + 9)
+    _fit(compose(bank, size.pairs, 31), together, joint_config, size, Path(out) / "base-joint", progress)
 
 
-def _fit(module: JointDenoiser, latents: dict[str, Tensor], objective: Any, config: TrainConfig, path: Path, progress: bool) -> None:
+def _fit(latents: dict[str, Tensor], objective: Any, config: TrainConfig, size: TalkingSize, path: Path, progress: bool) -> None:
+    if path.with_suffix(".json").exists():
+        return
+    torch.manual_seed(config.seed)
+    module = _denoiser({name: tuple(value.shape[1:]) for name, value in latents.items()}, size)
     fit(module, Samples(latents), objective, config, out=path.with_name(f"run-{path.name}"), progress=progress)
     save_module(module, path, meta={"recipe": "talking digits", "steps": config.steps, "clips": len(next(iter(latents.values())))})
 
@@ -110,7 +90,7 @@ def train_talking_ratio(
     out: str,
     case: str,
     base: Denoiser,
-    domain: Domain,
+    domain: str,
     weights: tuple[float, float],
     size: TalkingSize,
     seed: int = 0,
@@ -118,19 +98,20 @@ def train_talking_ratio(
     data: str | None = None,
     progress: bool = True,
 ) -> Discriminator:
-    """Train the discriminator of a case on pairs of a domain and save it as `out`/CASE-SEED/ratio.
+    """Train the discriminator of a case on pairs of a domain and save it as `out`/CASE-SEED/ratio; one that is there is loaded.
 
     Args:
         weights: of L_disc and L_denoise.
     """
-    codecs, _ = load_parts(out)
+    folder = Path(out) / f"{case}-{seed}"
+    if (folder / "ratio.json").exists():
+        return load_module(folder / "ratio", Discriminator)
     kind = "joint" if not isinstance(base, Independent) else "apart"
     fakes = make_fakes(base, size.fakes, Path(out) / f"fakes-{kind}-{seed}", seed=8000 + seed, steps=size.steps)
-    real = encode_pairs(codecs, talking_clips(size.pairs, domain, 500 + seed, "train", data))
+    real = compose(load_bank(out, domain, data), size.pairs, 500 + seed)
     torch.manual_seed(seed)
-    network = RatioMLP({name: (LATENT[name],) for name in MODALITIES}, width=256, depth=2, hidden=256, embed=32)
+    network = RatioMLP({name: tuple(value.shape[1:]) for name, value in real.items()}, size.ratio, size.blocks, size.ratio, 32)
     objective = DiscriminatorObjective(base, *weights, dropout=0.0)
-    folder = Path(out) / f"{case}-{seed}"
     return train_discriminator(
-        base, real, fakes, folder, network=network, objective=objective, config=replace(config, seed=seed), held_out=0.05, progress=progress
+        base, real, fakes, folder, network=network, objective=objective, config=replace(config, seed=seed), held_out=0.02, progress=progress
     )

@@ -1,0 +1,137 @@
+"""Real dances and their music (Tang, Jia and Mao 2018): waltz, rumba and cha-cha, 23 joints, mono sound at 16 kHz.
+
+Read from `$POLYSCORE_DATA/dance` (dance.npz, dance.json, music_ogg.tar; for research only). The motion is beat-synchronous: a beat has 4
+frames (waltz) or 12.5, and music and motion start together on a beat, so frames show where quarters of beats are.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyscore.data.digits import data_folder
+from polyscore.errors import DataError
+
+__all__ = ["GENRES", "RATE", "Clips", "Dance", "cut", "load_dances", "pose"]
+
+RATE = 16_000
+GENRES = ("waltz", "rumba", "cha-cha")
+FRAME = 1024
+"""Samples a motion frame of a clip: 64 ms."""
+
+
+@dataclass(frozen=True)
+class Dance:
+    """joints (frames, 23, 3) in cm around the centre (frames, 3), y up, at `fps`; wave (L,) at 16 kHz; beats in seconds."""
+
+    name: str
+    genre: int
+    joints: Tensor
+    center: Tensor
+    fps: float
+    wave: Tensor
+    beats: Tensor
+    edges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """What motion and music both cover."""
+        return min(len(self.joints) / self.fps, len(self.wave) / RATE)
+
+
+def load_dances(folder: str | os.PathLike[str] | None = None, clean: bool = True) -> list[Dance]:
+    """All dances, or those whose tempo is sure (mismatch <= .05, beat grid consistency >= .85).
+
+    Raises:
+        DataError: no folder, or missing or damaged files.
+    """
+    place = data_folder(folder) / "dance"
+    try:
+        items = json.loads((place / "dance.json").read_text(encoding="utf-8"))
+        with np.load(place / "dance.npz", allow_pickle=False) as arrays, tarfile.open(place / "music_ogg.tar") as music:
+            edges = tuple((int(a), int(b)) for a, b in arrays["edges"])
+            chosen = [i for i in items if not clean or (i["tempo_mismatch"] <= 0.05 and i["beat_grid_consistency"] >= 0.85)]
+            return [_dance(item, arrays, music, edges) for item in chosen]
+    except (OSError, ValueError, KeyError, TypeError, tarfile.TarError) as error:
+        raise DataError(f"{place}: expected dance.npz, dance.json and music_ogg.tar ({error})") from error
+
+
+def _dance(item: dict[str, object], arrays: np.lib.npyio.NpzFile, music: tarfile.TarFile, edges: tuple[tuple[int, int], ...]) -> Dance:
+    import soundfile
+
+    name = str(item["id"])
+    file = music.extractfile(f"{name}.ogg")
+    if file is None:
+        raise KeyError(f"{name}.ogg")
+    wave, rate = soundfile.read(io.BytesIO(file.read()), dtype="float32")
+    if rate != RATE or wave.ndim != 1:
+        raise ValueError(f"{name}.ogg: expected mono sound at {RATE} Hz, found {wave.ndim} dimensions at {rate} Hz")
+    joints, center, beats = (torch.from_numpy(arrays[f"{name}/{part}"].astype(np.float32)) for part in ("joints", "center", "beats"))
+    return Dance(name, GENRES.index(str(item["genre"])), joints, center, float(str(item["fps"])), torch.from_numpy(wave), beats, edges)
+
+
+def pose(dance: Dance, times: Tensor) -> Tensor:
+    """Joints (T, 23, 3) around the centre at times in seconds, between frames linearly."""
+    return _between(dance.joints, times * dance.fps)
+
+
+def _between(values: Tensor, place: Tensor) -> Tensor:
+    place = place.clamp(0, len(values) - 1)
+    low = place.floor().long().clamp(max=len(values) - 2)
+    share = (place - low).reshape(-1, *[1] * (values.ndim - 1)).float()
+    return values[low] * (1 - share) + values[low + 1] * share
+
+
+@dataclass(frozen=True)
+class Clips:
+    """waves (N, samples); motion (N, frames, features): poses and speeds; labels (N,); which dance, and start in s."""
+
+    waves: Tensor
+    motion: Tensor
+    labels: Tensor
+    dances: Tensor
+    starts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, float]) -> Clips:
+    """Clips of `samples` samples, one every so many seconds of the part of each dance from span[0] to span[1], shares of its length.
+
+    Motion has a frame every 64 ms: joints around the centre at its middle, their speeds, and the centre's speed (141 numbers).
+
+    Raises:
+        DataError: no clip fits.
+    """
+    waves, motion, labels, which, starts = [], [], [], [], []
+    for number, dance in enumerate(dances):
+        first, last = (share * dance.seconds for share in span)
+        for start in np.arange(first, last - samples / RATE, every):
+            begin = round(float(start) * RATE)
+            waves.append(dance.wave[begin : begin + samples])
+            motion.append(_features(dance, begin / RATE, samples // FRAME))
+            labels.append(dance.genre)
+            which.append(number)
+            starts.append(begin / RATE)
+    if not waves or any(len(w) != samples for w in waves):
+        raise DataError(f"dance: expected dances of more than {samples / RATE:.1f} s in the part {span}, found none")
+    return Clips(torch.stack(waves), torch.stack(motion), torch.tensor(labels), torch.tensor(which), torch.tensor(starts))
+
+
+def _features(dance: Dance, start: float, frames: int) -> Tensor:
+    step = FRAME / RATE
+    times = start + step * (torch.arange(frames + 1, dtype=torch.float64))
+    joints = pose(dance, times)
+    center = _between(dance.center, times * dance.fps)
+    middle = (joints[1:] + joints[:-1]) / 2
+    speed, drift = (joints[1:] - joints[:-1]) / step, (center[1:] - center[:-1]) / step
+    return torch.cat([middle.flatten(1), speed.flatten(1), drift], 1).float()

@@ -1,0 +1,92 @@
+"""Commands of text to image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from polyscore.recipes.cdcd.text import TextTraining
+from polyscore.terminal import progress, say
+
+__all__ = ["EVALUATE", "RECIPE", "TRAIN"]
+
+TRAINING = TextTraining()
+
+
+def cdcd_text(out: str = "runs/cdcd-text", data: str | None = None, training: TextTraining = TRAINING) -> None:
+    """Train a token model of coloured digits told by captions: codec, judge of attributes, denoiser.
+
+    Args:
+        out: folder; the codec and the judge that are there are kept.
+        data: default $POLYSCORE_DATA.
+        training: of all parts.
+    """
+    from polyscore.recipes.cdcd.text import train_text
+
+    train_text(out, data, training)
+    say(f'saved {out}; try: polyscore recipe cdcd-draw --folder {out} --caption "a large red seven on plain black"')
+
+
+def evaluate_cdcd_text(
+    folder: str = "runs/cdcd-text",
+    out: str = "benchmarks/results/cdcd-text.json",
+    data: str | None = None,
+    n: int = 200,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    steps: int = 25,
+) -> None:
+    """Text to image: does a picture have the attributes of its caption?
+
+    Args:
+        folder: of the models.
+        out: the table, as JSON.
+        data: default $POLYSCORE_DATA.
+        n: captions a seed.
+        seeds: one value each.
+        steps: of sampling.
+    """
+    from polyscore.recipes.cdcd.text import text_table
+    from polyscore.recipes.tables import show
+
+    with progress("evaluating") as bar:
+        rows = text_table(folder, out, data, n, seeds, steps, progress=bar)
+    say(show(rows, f"text to image: n = {n}, seeds {list(seeds)}; saved {out}"))
+
+
+def cdcd_draw(
+    caption: str,
+    folder: str = "runs/cdcd-text",
+    out: str = "outputs/drawn",
+    n: int = 4,
+    seed: int = 0,
+    guidance: float = 2.0,
+    clip: str | None = None,
+) -> None:
+    """Draw a caption, and with a CLIP model say its CLIPScore.
+
+    Args:
+        caption: for example "a large red seven on plain black".
+        folder: of the models.
+        out: folder of the pictures.
+        n: number of pictures.
+        seed: of sampling.
+        guidance: strength of classifier-free guidance.
+        clip: folder or hub id of a CLIP model (needs transformers).
+    """
+    from polyscore.media import write_image
+    from polyscore.recipes.cdcd.text import draw
+
+    pictures = draw(folder, [caption] * n, guidance, seed=seed)
+    facts = {"caption": caption, "seed": seed, "guidance": guidance}
+    for i, picture in enumerate(pictures):
+        write_image(Path(out) / f"{i:04d}.png", picture, metadata={"run": facts, "index": i})
+    say(f"{n} files in {out}")
+    if clip is not None:
+        from polyscore.metrics.clip import clip_score
+
+        say(f"CLIPScore {float(clip_score(pictures, [caption] * n, clip).mean()):.4f}")
+
+
+TRAIN: dict[str, Callable[..., None]] = {"cdcd-text": cdcd_text}
+EVALUATE: dict[str, Callable[..., None]] = {"cdcd-text": evaluate_cdcd_text}
+RECIPE: dict[str, Callable[..., None]] = {"cdcd-draw": cdcd_draw}

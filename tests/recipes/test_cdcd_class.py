@@ -1,0 +1,77 @@
+"""Class to image on made-up clothes: codec, base, continuations, the choice on a held seed, table and curve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polyscore.checkpoint import load_module
+from polyscore.codecs import VQ
+from polyscore.recipes.cdcd.codec import CODEC_TRAINING, train_token_codec
+from polyscore.recipes.cdcd.image import CLASS_TRAINING, CONTINUE, SETTINGS
+from polyscore.recipes.cdcd.table import ClassTable, interval
+from polyscore.recipes.tables import read_table
+from tiny import write_idx
+
+SWEEP = ("vanilla", "step-intra, lambda 0.05", "sample-inter, lambda 0.005", "sample-inter, lambda 0.05")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clothes")
+    draw = np.random.default_rng(0)
+    for start, size in (("train", 60), ("t10k", 40)):
+        labels = (np.arange(size) % 10).astype(np.uint8)
+        pixels = draw.integers(0, 60, (size, 28, 28)).astype(np.uint8) + (labels * 15)[:, None, None].astype(np.uint8)
+        write_idx(folder / "fashion-mnist" / f"{start}-images-idx3-ubyte.gz", pixels)
+        write_idx(folder / "fashion-mnist" / f"{start}-labels-idx1-ubyte.gz", labels)
+    return folder
+
+
+def test_a_small_table(data: Path, tiny_judges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYSCORE_DATA", str(data))
+    codec = train_token_codec(
+        str(tmp_path / "codec"), codes=8, width=4, config=replace(CODEC_TRAINING, steps=2), progress=False, dataset="fashion"
+    )
+    assert codec.grid == (7, 7)
+    assert load_module(tmp_path / "codec" / "tokens", VQ)._meta["test"]["psnr"] > 0
+    table = ClassTable(
+        str(tmp_path / "codec" / "tokens"),
+        str(tmp_path / "runs"),
+        str(tmp_path / "cdcd-small.json"),
+        n=20,
+        seeds=(0, 1),
+        curve=(2, 3),
+        dataset="fashion",
+        judges=str(tiny_judges),
+        first=replace(CLASS_TRAINING, steps=2, batch_size=8),
+        more=replace(CONTINUE, steps=1, batch_size=8),
+        sweep=SWEEP,
+    )
+    rows = {row.measure: row for row in table.run()}
+    stored = read_table(tmp_path / "cdcd-small.json")
+    assert len(stored["rows"]) == len(rows)
+    assert stored["protocol"]["command"] == "polyscore evaluate cdcd-class --dataset fashion"
+    assert (tmp_path / "cdcd-small.png").stat().st_size > 1000
+    chosen = stored["protocol"]["held seed"]["chosen"]
+    assert len(chosen) == 2
+    assert {name.split(",")[0] for name in chosen} == {"step-intra", "sample-inter"}
+    assert len(rows["vanilla, 3 steps: accuracy"].values) == 2
+    assert len(rows["guidance 2, 10 steps, 20 evaluations: frechet"].values) == 2
+    assert len(rows["held seed, sample-inter, lambda 0.05, 20 steps: accuracy"].values) == 1
+    before = table.lab.file.stat().st_mtime_ns
+    table.run()
+    assert table.lab.file.stat().st_mtime_ns == before  # nothing is measured twice
+
+
+def test_settings_and_intervals() -> None:
+    assert {SETTINGS[f"{kind}, lambda 0.5"].weight for kind in ("step-intra", "step-inter", "sample-intra", "sample-inter")} == {0.5}
+    assert SETTINGS["step-inter, lambda 5e-05"].inter == "step"
+    assert SETTINGS["step-inter with own z_t, lambda 0.05"].parallel
+    low, high = interval([0.9, 0.92, 0.94])
+    assert (low + high) / 2 == pytest.approx(0.92)
+    assert high - low == pytest.approx(2 * 4.303 * 0.02 / 3**0.5)
+    assert interval([0.5]) == (0.5, 0.5)
