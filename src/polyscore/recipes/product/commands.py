@@ -14,7 +14,7 @@ __all__ = ["EVALUATE", "TRAIN", "evaluate_product_exactness"]
 
 
 def evaluate_product_exactness(
-    out: str = "benchmarks/results/product-exactness.json", n: int = 750, sets: int = 3, keep: str | None = "runs/product-exactness"
+    out: str = "benchmarks/results/product-exactness.json", n: int = 400, sets: int = 3, keep: str | None = "runs/product-exactness"
 ) -> None:
     """Score sum, correctors and particles against the laws of over 60 compositions in closed form, at equal evaluations.
 

@@ -104,7 +104,7 @@ def draw(denoiser: Denoiser, method: str, n: int, sets: int, seed: int) -> Sampl
 
 
 def exactness(
-    n: int = 750,
+    n: int = 400,
     sets: int = 3,
     suite: Iterable[Problem] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -176,7 +176,7 @@ def rows(outcomes: Sequence[Outcome]) -> list[Measured]:
 
 def exactness_table(
     out: str,
-    n: int = 750,
+    n: int = 400,
     sets: int = 3,
     suite: Iterable[Problem] | None = None,
     progress: Callable[[int, int], None] | None = None,
