@@ -254,6 +254,8 @@ def summary(particles: Particles, batches: list[dict[str, Tensor]], approximate:
     return {
         "per_sample": particles.count,
         "population": particles.population,
+        "steered": particles.steer,
+        "moves": particles.moves,
         "ess": float(facts["ess"].mean()),
         "ess_lowest": float(facts["ess_lowest"].min()),
         "resamplings": float(facts["resamplings"].mean()),
