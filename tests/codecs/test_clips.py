@@ -7,7 +7,7 @@ import torch
 
 from polyscore.codecs import Chain, Identity, LogMel, SoundClip, VideoClip
 from polyscore.codecs.base import Codec
-from polyscore.codecs.clips import FPS, brightest, centred, place, render, video_change, wave_span
+from polyscore.codecs.clips import FPS, brightest, centred, draft, place, render, video_change, wave_span
 from polyscore.spec import from_spec, to_spec
 
 
@@ -88,4 +88,6 @@ def test_codecs_of_clips_are_stored_and_made_fast():
     codec = SoundClip(Chain([LogMel(samples=8000), Identity((64, 64))]))
     again = from_spec(to_spec(codec))
     assert again.latent_shape == (65,)
-    assert again.draft().word.stages[0].iterations == 4
+    draft(again)
+    assert again.word.stages[0].iterations == 4
+    assert again.word.stages[0].updates == 4

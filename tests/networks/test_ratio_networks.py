@@ -9,7 +9,7 @@ from polyscore.errors import PolyscoreError
 from polyscore.networks.fusion import TransformerFusion
 from polyscore.networks.ratio import RatioMLP, default_network
 from polyscore.networks.streams import StreamNetwork, infer_kind
-from polyscore.networks.timed import ModulatedMLP, SharedMLP, ToyDiscriminator
+from polyscore.networks.timed import ModulatedMLP, SharedMLP, Stack, ToyDiscriminator
 
 AV = {"video": (4, 3, 8, 8), "audio": (2, 64)}
 ALL = {"video": (3, 2, 8, 8), "audio": (1, 64), "mel": (2, 6, 8), "image": (1, 8, 8), "vector": (5,)}
@@ -163,3 +163,46 @@ def test_default_network_follows_the_ranks():
     labelled = awake(RatioMLP({"a": (4,)}, classes=2))
     z, t = states({"a": (4,)}), {"a": torch.rand(3)}
     assert not torch.allclose(labelled(z, t), labelled(z, t, torch.tensor([0, 1, 1])))
+
+
+def test_a_stack_is_its_members_side_by_side():
+    torch.manual_seed(0)
+    members = [ToyDiscriminator(channels=(8, 8), waves=(1.0, 2.0)) for _ in range(3)]
+    for member in members:
+        torch.nn.init.normal_(member.mlp.head.weight)
+    stack = Stack(members)
+    z = {name: torch.randn(12, 1, requires_grad=True) for name in ("x", "y")}
+    t = (torch.arange(12) % 4 % 2 + 1) / 500
+    together = stack(z, dict.fromkeys(z, t))
+    parts = [m({k: v[4 * i : 4 * i + 4] for k, v in z.items()}, dict.fromkeys(z, t[:4])) for i, m in enumerate(members)]
+    assert torch.allclose(together, torch.cat(parts), atol=1e-5)
+    one, other = (torch.autograd.grad(y.sum(), z["x"], create_graph=True)[0] for y in (together, torch.cat(parts)))
+    assert torch.allclose(one, other, atol=1e-5)
+    one.square().sum().backward()
+    assert stack.stacked["mlp-stem-weight"].grad.shape[0] == 3
+    assert torch.equal(stack.member(2).mlp.head.weight, members[2].mlp.head.weight)
+    assert len(list(stack.parameters())) == len(list(members[0].parameters()))
+
+
+def test_equal_times_are_embedded_once_with_the_same_result():
+    torch.manual_seed(0)
+    network = RatioMLP({"a": (3,), "b": (2,)}, width=16, depth=1, hidden=16)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    z = {"a": torch.randn(4, 3), "b": torch.randn(4, 2)}
+    t = {"a": torch.full((4,), 0.3), "b": torch.full((4,), 0.3)}
+    mixed = {name: torch.cat([value[:3], torch.tensor([0.9])]) for name, value in t.items()}
+    assert torch.allclose(network(z, t)[:3], network(z, mixed)[:3], atol=1e-5)
+
+
+def test_a_scalar_network_is_read_from_a_table():
+    torch.manual_seed(0)
+    network = SharedMLP(channels=(8, 8), embed=8, steps=4).eval()
+    z = {"x": torch.linspace(-5, 5, 40)[:, None], "y": torch.randn(40, 1)}
+    t = dict.fromkeys(z, torch.full((40,), 0.5))
+    before = network(z, t)
+    assert network.tabulate(2048).shape == (5, 2048)
+    assert all(torch.allclose(network(z, t)[name], value, atol=1e-3) for name, value in before.items())
+    far = {"x": z["x"] * 3, "y": z["y"]}
+    assert torch.allclose(network(far, t)["x"], network.mlp(far["x"], t["x"]), atol=1e-5)
+    assert network.train().values is None

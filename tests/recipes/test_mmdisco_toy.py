@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from polyscore import cli
+from polyscore.checkpoint import load_module
+from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes import toy
-from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, ToySize, load_base, real_points, train_base
+from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, ToySize, _Rows, load_base, real_points, train_base, train_ratios
 from polyscore.recipes.mmdisco.toy_table import MEASURES, ROWS, run_toy
 from polyscore.recipes.tables import read_table
+from polyscore.training import Draw
 
-SMALL = ToySize(real=50, fakes=40, samples=40, steps=8, channels=(16, 16))
+SMALL = ToySize(real=50, fakes=40, samples=40, steps=8, channels=(16, 16), waves=(1.0,))
 BASE = replace(BASE_TRAINING, steps=4, batch_size=64)
 RATIO = replace(RATIO_TRAINING, steps=4, batch_size=32)
 
@@ -32,6 +35,24 @@ def test_the_recipe_writes_its_table_and_keeps_what_is_done(tmp_path):
     again = run_toy(str(tmp_path / "run"), str(table), (0,), SMALL, BASE, RATIO, jobs=1)
     assert done.stat().st_mtime_ns == before
     assert [row.values for row in again] == [row.values for row in rows]
+
+
+def test_a_stack_trains_each_network_on_its_own_loss(tmp_path):
+    base = train_base(tmp_path, BASE, progress=False)
+    config = replace(RATIO, steps=3)
+    together = train_ratios(base, "OOD", ["disc", "all"], tmp_path / "a", SMALL, config, progress=False)
+    assert set(together) == {"disc", "all"}
+    weights = {loss: ratio.network.mlp.stem.weight for loss, ratio in together.items()}
+    assert not torch.equal(weights["disc"], weights["all"])
+    stored = load_module(tmp_path / "a" / f"OOD-all-{config.seed}" / "ratio", Discriminator)
+    assert torch.equal(stored.network.mlp.stem.weight, weights["all"])
+
+
+def test_rows_are_weighed_by_their_loss():
+    batch = _Rows({"x": torch.zeros(5, 1)}, {"x": torch.ones(3, 1)}, ["disc", "denoise", "all"])(Draw(0, 0, 6))
+    assert batch["weight.adversarial"].tolist() == [1, 1, 0, 0, 1, 1]
+    assert batch["weight.denoise"].tolist() == [0, 0, 1, 1, 1, 1]
+    assert batch["fake.x"].shape == (6, 1)
 
 
 def test_real_points_are_balanced_and_tight():

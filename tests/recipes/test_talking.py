@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from polyscore.codecs.clips import FPS, brightest, centred, video_change, wave_span
+from polyscore.codecs.clips import FPS, brightest, centred, draft, video_change, wave_span
 from polyscore.data.talking import Domain, digits_of, talking_clips
 from polyscore.recipes.tables import read_table
 from polyscore.recipes.talking.clips import DOMAINS, Bank, clip_codecs, compose, load_bank
@@ -61,9 +61,10 @@ def test_pairs_share_digit_and_instant():
 def test_real_clips_survive_their_codecs():
     clips = talking_clips(12, Domain(), 5, "test")
     codecs = clip_codecs()
+    draft(codecs["sound"])
     with torch.no_grad():
         z = {"video": codecs["video"].encode(clips.video[:, :, None]), "sound": codecs["sound"].encode(clips.sound)}
-        video, sound = codecs["video"].decode(z["video"]), codecs["sound"].draft().decode(z["sound"])
+        video, sound = codecs["video"].decode(z["video"]), codecs["sound"].decode(z["sound"])
     assert torch.equal(video_change(video[:, :, 0]), (clips.instants * FPS).round().long())
     assert float((brightest(video) - brightest(clips.video[:, :, None])).abs().mean()) < 0.05
     assert float((wave_span(sound)[0] / 8000 - clips.instants).abs().median()) < 0.03

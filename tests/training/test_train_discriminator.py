@@ -267,3 +267,13 @@ def test_three_modalities_joined_by_one_discriminator(tmp_path):
     assert agree(Guided(base, ratio)) > 0.75
     pairs = SumRatio([ExactRatio.information(joint.marginal(pair)) for pair in (["x", "y"], ["y", "w"])])
     assert agree(Guided(base, pairs)) > 0.5  # pairwise ratios leave out what depends on all three
+
+
+def test_weights_of_rows_scale_their_losses():
+    module = Discriminator(RatioMLP({"x": (1,), "y": (1,)}, width=8, depth=1, hidden=8), PATHS)
+    nn.init.normal_(module.network.head.weight)
+    objective = DiscriminatorObjective(BASE, dropout=0.0)
+    batch = RealAndFake(real(64), real(64, 1))(Draw(0, 0, 64))
+    plain = objective(module, batch, Draw(1, 0, 64))["loss"]
+    half = {f"weight.{name}": torch.full((64,), 0.5) for name in ("adversarial", "denoise")}
+    assert torch.allclose(objective(module, batch | half, Draw(1, 0, 64))["loss"], plain / 2)

@@ -17,7 +17,17 @@ from torch import Tensor
 
 from polyscore.errors import DataError
 
-__all__ = ["RATE", "SAMPLES", "Labelled", "fit_clip", "load_fsdd", "load_mnist", "load_sklearn_digits", "pair_by_label"]
+__all__ = [
+    "RATE",
+    "SAMPLES",
+    "Labelled",
+    "fit_clip",
+    "load_fsdd",
+    "load_mnist",
+    "load_sklearn_digits",
+    "load_small_digits",
+    "pair_by_label",
+]
 
 RATE = 8000
 SAMPLES = 8000
@@ -86,13 +96,22 @@ def load_sklearn_digits(split: str = "test") -> Labelled:
     Raises:
         DataError: an unknown split.
     """
+    small = load_small_digits(split)
+    return Labelled(torch.stack([_mnist_like(image) for image in small.x]), small.labels)
+
+
+def load_small_digits(split: str = "test") -> Labelled:
+    """scikit-learn's digits as they are, (N, 8, 8) in [0, 1]; the split of `load_sklearn_digits`.
+
+    Raises:
+        DataError: an unknown split.
+    """
     from sklearn.datasets import load_digits
 
     _check_split(split)
     pixels, labels = load_digits(return_X_y=True)
     part = slice(-360, None) if split == "test" else slice(None, -360)
-    small = torch.from_numpy(pixels[part].reshape(-1, 8, 8) / 16).float()
-    return Labelled(torch.stack([_mnist_like(image) for image in small]), torch.from_numpy(labels[part]).long())
+    return Labelled(torch.from_numpy(pixels[part].reshape(-1, 8, 8) / 16).float(), torch.from_numpy(labels[part]).long())
 
 
 def fit_clip(wave: Tensor, samples: int = SAMPLES, peak: float = PEAK, silence: float = 0.02) -> Tensor:

@@ -60,7 +60,8 @@ class DiscriminatorObjective:
     L_den  = sum_m E_real || eps_m - eps_m,base(z_t) + S_m grad_m h ||^2    (their Eq. 12)
 
     L_den differentiates the discriminator twice and the experts never. With `observed` > 0 that share of the rows has one
-    modality, drawn at random, at t = 0 (no loss there): the ratio then also guides the others given that one, exactly.
+    modality, drawn at random, at t = 0 (no loss there): the ratio then also guides the others given that one, exactly. Entries
+    `weight.adversarial` and `weight.denoise` (B,) of a batch weigh its rows.
 
     Args:
         base: the frozen experts, on the discriminator's paths.
@@ -100,13 +101,13 @@ class DiscriminatorObjective:
         found: dict[str, Tensor] = {}
         total = torch.zeros((), device=level.device)
         if self.denoise:
-            logit, total, found = self._denoising(module, real, noise, t, moves, known, level)
+            logit, total, found = self._denoising(module, real, noise, t, _weighted(moves, batch), known, level)
         elif self.adversarial:
             logit = module.logit(real, t, known)
         if self.adversarial:
             other = module.logit(fake, t, drop_condition(_condition(batch, "fake."), keep))
             bce = functional.softplus(-logit) + functional.softplus(other)
-            total = total + self.adversarial * bce.mean()
+            total = total + self.adversarial * (bce * batch.get("weight.adversarial", torch.ones_like(bce))).mean()
             right = ((logit > 0).to(bce) + (other < 0).to(bce)) / 2
             size = (logit.abs() + other.abs()) / 2
             found |= {"bce": bce.detach().mean(), "accuracy": right.mean()} | by_level(bce, level, self.levels, "bce")
@@ -175,6 +176,11 @@ def _noised(
 ) -> tuple[State, State]:
     noise = {name: draw.normal(*batch[prefix + name].shape[1:]) for name in paths}
     return {name: path.corrupt(batch[prefix + name], t[name], noise[name]) for name, path in paths.items()}, noise
+
+
+def _weighted(moves: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    weight = batch.get("weight.denoise")
+    return {name: value if weight is None else value * weight for name, value in moves.items()}
 
 
 def _condition(batch: Mapping[str, Tensor], prefix: str) -> Any:

@@ -151,7 +151,7 @@ class _Trainer:
         """One optimiser step; True when any process was asked to stop."""
         config, number = self.config, self.state.step
         draw = Draw(config.seed, number, config.batch_size, self.rank, self.processes, self.device)
-        torch.manual_seed(mix(config.seed, 2, number, self.rank))  # for dropout and the like
+        _seed(self.device, mix(config.seed, 2, number, self.rank))  # for dropout and the like
         loss, sums = self._objective(draw)
         self.state.optimizer.zero_grad()
         (loss * (len(draw) / config.batch_size)).backward()
@@ -219,6 +219,14 @@ class _Trainer:
             with torch.no_grad():
                 for value in [*self.module.parameters(), *self.module.buffers(), *self.state.average]:
                     value.copy_(broadcast(value.detach().clone()))  # type: ignore[arg-type]
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Seed torch for a step. On CPUs its own generator only: `torch.manual_seed` also queues a call, with a traceback, for absent GPUs."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _gradient(parameter: Tensor) -> Tensor:

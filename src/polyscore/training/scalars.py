@@ -15,12 +15,9 @@ __all__ = ["by_level"]
 def by_level(losses: Tensor, t: Tensor, levels: int = 4, name: str = "loss") -> dict[str, Tensor]:
     """Losses per noise level, for the log: `losses` (B,) and `t` (B,) in [0, 1] give {"loss[0.00,0.25)": (sum, count), ...}."""
     level = (t.detach() * levels).long().clamp(0, levels - 1)
-    bins: dict[str, Tensor] = {}
-    for i in range(levels):
-        here = (level == i).to(losses.dtype)
-        key = f"{name}[{i / levels:.2f},{(i + 1) / levels:.2f})"
-        bins[key] = torch.stack([(losses.detach() * here).sum(), here.sum()])
-    return bins
+    each = torch.stack([losses.detach(), torch.ones_like(losses)], 1)
+    bins = each.new_zeros(levels, 2).index_add_(0, level, each)
+    return {f"{name}[{i / levels:.2f},{(i + 1) / levels:.2f})": pair for i, pair in enumerate(bins.unbind(0))}
 
 
 def as_sums(found: Tensor | Mapping[str, Tensor], count: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from polyscore.recipes.mmdisco.three import BASE_TRAINING as THREE_BASE
+from polyscore.recipes.mmdisco.three import RATIO_TRAINING as THREE_RATIO
+from polyscore.recipes.mmdisco.three import ThreeSize
 from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, ToySize
 from polyscore.recipes.talking.experts import BASE_TRAINING as TALKING_BASE
 from polyscore.recipes.talking.experts import RATIO_TRAINING as TALKING_RATIO
@@ -15,6 +18,7 @@ __all__ = ["RECIPES", "TRAINERS"]
 
 SIZE = ToySize()
 TALKING = TalkingSize()
+THREE_SIZE = ThreeSize()
 
 
 def mmdisco_toy(
@@ -64,14 +68,14 @@ def train_mmdisco_toy(
         training: training of the discriminator.
     """
     from polyscore.errors import PolyscoreError
-    from polyscore.recipes.mmdisco.toy import LOSSES, run_row, train_base
+    from polyscore.recipes.mmdisco.toy import LOSSES, measure_row, train_base, train_ratios
     from polyscore.recipes.toy import target
 
     target(setting)
     if loss not in LOSSES:
         raise PolyscoreError(f"loss {loss!r}: expected one of {', '.join(LOSSES)}")
-    train_base(out, base)
-    found = run_row(out, setting, loss, size, training, training.seed)
+    ratio = train_ratios(train_base(out, base), setting, [loss], out, size, training)[loss]
+    found = measure_row(out, setting, ratio, size, training.seed)
     keys = ("nll_exact", "nll_paper", "in_mode_share", "variance_ratio", "energy_distance")
     say(f"{setting} {loss}: " + ", ".join(f"{name} {found[name]:.4g}" for name in keys))
 
@@ -138,5 +142,40 @@ def mmdisco_talking(
     say(show(chosen, f"talking digits, n = {n}, seeds {list(seeds)}; saved {table}"))
 
 
-RECIPES: dict[str, Callable[..., None]] = {"mmdisco-toy": mmdisco_toy, "mmdisco-talking": mmdisco_talking, "scales": scales}
+def mmdisco_three(
+    out: str = "runs/three",
+    table: str = "benchmarks/results/mmdisco-three.json",
+    seeds: tuple[int, ...] = (0, 1, 2),
+    n: int = 500,
+    size: ThreeSize = THREE_SIZE,
+    base: TrainConfig = THREE_BASE,
+    training: TrainConfig = THREE_RATIO,
+    data: str | None = None,
+) -> None:
+    """Pictures, words and small pictures of three data sets, joined by one discriminator, beside discriminators of two; and a table.
+
+    Args:
+        out: folder of base models and ratios; what is there is kept.
+        table: the JSON file.
+        seeds: of discriminators, fakes and samples.
+        n: samples a case and seed.
+        size: numbers of tuples, widths and depths, steps of the sampler.
+        base: training of a base model.
+        training: training of a discriminator.
+        data: folder with digits/mnist.npz and digits/fsdd.npz; default $POLYSCORE_DATA.
+    """
+    from polyscore.recipes.mmdisco.three import run_three
+    from polyscore.recipes.tables import show
+
+    with progress("mmdisco-three") as bar:
+        rows = run_three(out, table, seeds, n, size, base, training, data, bar)
+    say(show(rows, f"three modalities, n = {n}, seeds {list(seeds)}; saved {table}"))
+
+
+RECIPES: dict[str, Callable[..., None]] = {
+    "mmdisco-toy": mmdisco_toy,
+    "mmdisco-talking": mmdisco_talking,
+    "mmdisco-three": mmdisco_three,
+    "scales": scales,
+}
 TRAINERS: dict[str, Callable[..., None]] = {"mmdisco-toy": train_mmdisco_toy}

@@ -21,7 +21,19 @@ from polyscore.networks.timed import ToyDiscriminator
 from polyscore.paths import Path as Path_
 from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes import toy
-from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, WINDOW, ToySize, load_base, run_row, train_base
+from polyscore.recipes.mmdisco.toy import (
+    BASE_TRAINING,
+    LOSSES,
+    RATIO_TRAINING,
+    SOLVER,
+    WINDOW,
+    ToySize,
+    load_base,
+    measure_row,
+    table_error,
+    train_base,
+    train_ratios,
+)
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.training import TrainConfig
 from polyscore.training.discriminator import DiscriminatorObjective, RealAndFake
@@ -60,24 +72,27 @@ def run_toy(
         size: how much of everything. base, training: of the base model, of each discriminator. jobs: processes.
     """
     size = size or ToySize()
-    order = ("all", "none", "truth", "oracle", "denoise", "disc")
-    tasks = [(out, setting, row, size, training, seed) for row in order for seed in seeds for setting in toy.TARGETS]
+    stacks = [(out, setting, size, training, seed) for seed in seeds for setting in toy.TARGETS]
+    tasks = [(out, setting, row, size, training, seed) for seed in seeds for row in ROWS for setting in toy.TARGETS]
     _in_processes(_base_task, [(out, base)], 1, None)
+    _in_processes(_stack_task, stacks, jobs, None)
     _in_processes(_row_task, tasks, jobs, progress)
     rows = _table(out, seeds)
     first = json.loads((Path(out) / "base-seconds.json").read_text())
-    spent = [first + sum(_read(out, s, setting, row)["cpu_seconds"] for setting in toy.TARGETS for row in ROWS) for s in seeds]
+    parts = [(setting, row) for setting in toy.TARGETS for row in (*ROWS, "stack")]
+    spent = [first + sum(_read(out, s, setting, row)["cpu_seconds"] for setting, row in parts) for s in seeds]
     rows.append(Measured("CPU minutes, one seed with its base model", [s / 60 for s in spent], ("<=", 12.0), "6 minutes on 2 cores"))
     protocol = {
         "command": f"polyscore recipe mmdisco-toy --seeds {json.dumps(list(seeds))}",
         "preset": {"size": asdict(size), "base": asdict(base), "training": asdict(training), "lambda": 1.0},
         "n": size.samples,
         "seeds": list(seeds),
-        "sampler": f"DDPM, {size.steps} steps, posterior variance, no noise at the last step",
-        "data": f"{size.real} real points, {size.fakes} fakes; losses measured on 4000 fresh reals and fakes",
+        "sampler": f"{SOLVER} (ancestral, noise of the forward variance), {size.steps} steps, no noise at the last step; the oracle too",
+        "data": f"{size.real} real points, {size.fakes} fakes; losses measured on {size.samples} fresh reals and fakes",
         "metric": "nll_paper = -mean log(p / (2 pi) + 1e-10); in_mode_share: within 0.5 of a mean; energy distance to fresh truth",
         "weights": "moving average, cosine learning rate; one base model for all seeds",
         "window": list(WINDOW),
+        "base": f"read from a table of the network's values (linear interpolation; largest error in eps {table_error(out):.2g})",
         "seconds": round(sum(spent), 1),
     }
     write_table(table, rows, protocol)
@@ -109,15 +124,31 @@ def _base_task(task: tuple[str, TrainConfig]) -> None:
     write_text(Path(out) / "base-seconds.json", json.dumps(time.process_time() - start))
 
 
+def _stack_task(task: tuple[str, str, ToySize, TrainConfig, int]) -> None:
+    """Train the discriminators of one setting and seed, unless they are there already."""
+    out, setting, size, config, seed = task
+    path = Path(out) / f"{setting}-stack-{seed}.json"
+    settings = _settings(size, config, seed)
+    if path.exists() and json.loads(path.read_text())["settings"] == settings:
+        return
+    start = time.process_time()
+    train_ratios(load_base(out), setting, list(LOSSES), out, size, replace(config, seed=seed), progress=False)
+    write_text(path, json.dumps({"settings": settings, "cpu_seconds": time.process_time() - start}))
+
+
+def _settings(size: ToySize, config: TrainConfig, seed: int) -> Any:
+    return json.loads(json.dumps({"size": asdict(size), "training": asdict(replace(config, seed=seed))}))
+
+
 def _row_task(task: tuple[str, str, str, ToySize, TrainConfig, int]) -> None:
     """Measure one row of one seed, unless it is there already."""
     out, setting, row, size, config, seed = task
     name = Path(out) / f"{setting}-{row}-{seed}"
-    settings = json.loads(json.dumps({"size": asdict(size), "training": asdict(replace(config, seed=seed))}))
+    settings = _settings(size, config, seed)
     if name.with_suffix(".json").exists() and json.loads(name.with_suffix(".json").read_text())["settings"] == settings:
         return
     start = time.process_time()
-    found = _measure(out, setting, row, size, config, seed)
+    found = _measure(out, setting, row, size, seed)
     points: Tensor = found.pop("points")
     weights = found.pop("mode_weights")
     found |= {"least_mode": min(weights), "most_mode": max(weights), "mode_weights": weights}
@@ -125,22 +156,22 @@ def _row_task(task: tuple[str, str, str, ToySize, TrainConfig, int]) -> None:
     write_text(name.with_suffix(".json"), json.dumps({**found, "settings": settings, "cpu_seconds": time.process_time() - start}))
 
 
-def _measure(out: str, setting: str, row: str, size: ToySize, config: TrainConfig, seed: int) -> dict[str, Any]:
+def _measure(out: str, setting: str, row: str, size: ToySize, seed: int) -> dict[str, Any]:
     reference = toy.points(toy.target(setting).draw(size.samples, torch.Generator().manual_seed(99 + seed)))
     if row == "truth":
         points = toy.points(toy.target(setting).draw(size.samples, torch.Generator().manual_seed(5000 + seed)))
         return {**toy.measure(points, setting, reference), "points": points}
     if row == "oracle":
-        points = toy.run(setting, size.samples, steps=size.steps, seed=seed)
+        points = toy.run(setting, size.samples, steps=size.steps, seed=seed, solver=SOLVER)
         return {**toy.measure(points, setting, reference), "points": points}
     if row == "none":
-        return run_row(out, setting, None, size, config, seed)
-    return run_row(out, setting, row, size, config, seed) | _losses(out, setting, row, size.samples, seed)
-
-
-def _losses(out: str, setting: str, row: str, n: int, seed: int) -> dict[str, float]:
-    """BCE, accuracy and L_den over all times, on n fresh reals and n fresh points of the exact base; r = 0 outside the window."""
+        return measure_row(out, setting, None, size, seed)
     ratio = load_module(Path(out) / f"{setting}-{row}-{seed}" / "ratio", Discriminator)
+    return measure_row(out, setting, ratio, size, seed) | _losses(out, setting, ratio, size.samples, seed)
+
+
+def _losses(out: str, setting: str, ratio: Discriminator, n: int, seed: int) -> dict[str, float]:
+    """BCE, accuracy and L_den over all times, on n fresh reals and n fresh points of the exact base; r = 0 outside the window."""
     g = torch.Generator().manual_seed(31 + seed)
     real = {k: v.float() for k, v in toy.target(setting).draw(n, g).items()}
     fake = {k: v.float() for part in toy.base().parts for k, v in part.draw(n, g).items()}  # type: ignore[union-attr,operator]

@@ -12,21 +12,16 @@ from torch import Tensor
 from polyscore.checkpoint import load_module, save_module
 from polyscore.denoisers import Denoiser, Independent
 from polyscore.networks.mlp import JointDenoiser
-from polyscore.networks.ratio import RatioMLP
 from polyscore.ratios.discriminator import Discriminator
+from polyscore.recipes.mmdisco.ratio import latent_ratio
 from polyscore.recipes.talking.clips import MODALITIES, compose, load_bank
 from polyscore.training import Samples, TrainConfig, fit
-from polyscore.training.discriminator import DiscriminatorObjective
-from polyscore.training.fakes import make_fakes
-from polyscore.training.join import train_discriminator
 from polyscore.training.joint import JointObjective
 
-__all__ = ["BASE_TRAINING", "LOSSES", "RATIO_TRAINING", "TalkingSize", "joint_base", "load_bases", "train_bases", "train_talking_ratio"]
+__all__ = ["BASE_TRAINING", "RATIO_TRAINING", "TalkingSize", "joint_base", "load_bases", "train_bases", "train_talking_ratio"]
 
-LOSSES = {"disc": (1.0, 0.0), "denoise": (0.0, 1.0), "all": (1.0, 1.0)}
-"""Weights of L_disc and L_denoise."""
 BASE_TRAINING = TrainConfig(steps=2500, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
-RATIO_TRAINING = TrainConfig(steps=2000, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
+RATIO_TRAINING = TrainConfig(steps=1200, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
 
 
 @dataclass(frozen=True)
@@ -91,27 +86,14 @@ def train_talking_ratio(
     case: str,
     base: Denoiser,
     domain: str,
-    weights: tuple[float, float],
+    loss: str,
     size: TalkingSize,
     seed: int = 0,
     config: TrainConfig = RATIO_TRAINING,
     data: str | None = None,
-    progress: bool = True,
 ) -> Discriminator:
-    """Train the discriminator of a case on pairs of a domain and save it as `out`/CASE-SEED/ratio; one that is there is loaded.
-
-    Args:
-        weights: of L_disc and L_denoise.
-    """
-    folder = Path(out) / f"{case}-{seed}"
-    if (folder / "ratio.json").exists():
-        return load_module(folder / "ratio", Discriminator)
-    kind = "joint" if not isinstance(base, Independent) else "apart"
-    fakes = make_fakes(base, size.fakes, Path(out) / f"fakes-{kind}-{seed}", seed=8000 + seed, steps=size.steps)
+    """Train the discriminator of a case on pairs of a domain and save it as `out`/CASE-SEED/ratio; one that is there is loaded."""
+    fakes = Path(out) / f"fakes-{'apart' if isinstance(base, Independent) else 'joint'}-{seed}"
+    sizes: dict[str, Any] = {"count": size.fakes, "steps": size.steps, "width": size.ratio, "depth": size.blocks}
     real = compose(load_bank(out, domain, data), size.pairs, 500 + seed)
-    torch.manual_seed(seed)
-    network = RatioMLP({name: tuple(value.shape[1:]) for name, value in real.items()}, size.ratio, size.blocks, size.ratio, 32)
-    objective = DiscriminatorObjective(base, *weights, dropout=0.0)
-    return train_discriminator(
-        base, real, fakes, folder, network=network, objective=objective, config=replace(config, seed=seed), held_out=0.02, progress=progress
-    )
+    return latent_ratio(out, case, base, real, fakes, loss=loss, **sizes, seed=seed, config=config)

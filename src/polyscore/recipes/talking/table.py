@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from polyscore.codecs.base import Codec
-from polyscore.codecs.clips import FPS, RATE, SoundClip, brightest, centred, video_change, wave_span
+from polyscore.codecs.clips import FPS, RATE, brightest, centred, draft, video_change, wave_span
 from polyscore.data.talking import talking_clips
 from polyscore.denoisers import Denoiser
 from polyscore.guided import Guided
 from polyscore.metrics.frechet import frechet_distance
 from polyscore.metrics.judges import predict
 from polyscore.recipes.digits.evaluate import DigitsTest, share
+from polyscore.recipes.mmdisco.ratio import LOSSES
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.recipes.talking.clips import DOMAINS, clip_codecs
 from polyscore.recipes.talking.experts import (
     BASE_TRAINING,
-    LOSSES,
     RATIO_TRAINING,
     TalkingSize,
     joint_base,
@@ -52,8 +52,7 @@ class Scorer:
     def __init__(self, domain: str, n: int = 1000, data: str | None = None, judges: DigitsTest | None = None) -> None:
         known = (judges or DigitsTest.load(data=data)).judges
         self.codecs: dict[str, Codec] = clip_codecs()
-        assert isinstance(self.codecs["sound"], SoundClip)
-        self.codecs["sound"].draft()
+        draft(self.codecs["sound"])
         self.judges = {"video": known["image"], "sound": known["speech"]}
         real = talking_clips(n, DOMAINS[domain], 77, "test", data)
         self.real = {"video": real.video[:, :, None], "sound": real.sound}
@@ -142,7 +141,7 @@ def _seed(
         return scorers[domain](sample(denoiser, n, steps=size.steps, seed=seed))
 
     def ratio(case: str, base: Denoiser, domain: str, loss: str) -> Any:
-        return train_talking_ratio(str(out), case, base, domain, LOSSES[loss], size, seed, training, data, progress=False)
+        return train_talking_ratio(str(out), case, base, domain, loss, size, seed, training, data)
 
     learned = {loss: ratio(f"ind-{loss}", bases, "IND", loss) for loss in LOSSES}
     full, short = Guided(bases, learned["all"]), Guided(bases, learned["all"], **SHORT)
