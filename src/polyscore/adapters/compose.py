@@ -74,10 +74,10 @@ def compose_product(
         terms.append(Term(own, own.prompt(prompt or None), strong, acts, name=first, null=null, has_null=has_null))
         if weights is not None:
             shares[first] = shares.get(first, 0.0) + weights.get(name, 0.0)
-    given = {} if weights is None else {"prior" if reliability is None else "reliability": shares}
+    weighting: dict[str, Any] = {} if weights is None else {"prior" if reliability is None else "reliability": shares}
     if prior is not None and reliability is not None:
         raise PolyscoreError("compose: give reliability or prior, not both")
-    return Product(terms, **given), [own for _, own in loaded.values()]
+    return Product(terms, **weighting), [own for _, own in loaded.values()]
 
 
 def compose(
@@ -145,12 +145,14 @@ def recompose(result: str | os.PathLike[str], out: str | os.PathLike[str], progr
     if not isinstance(run, dict) or run.get("command") != "compose":
         raise PolyscoreError(f"{result}: expected a file written by `polyscore compose`, found none of its metadata")
     names = ("expert", "strength", "reliability", "negative", "n", "steps", "seed", "call")
-    later = {name: run.get(name) for name in ("prior", "window", "mask")}
-    _, experts = compose_product(*(run[name] for name in ("expert", "strength", "reliability", "negative", "call")), **later)
+    later: dict[str, Any] = {name: run.get(name) for name in ("prior", "window", "mask")}
+    first: list[Any] = [run[name] for name in ("expert", "strength", "reliability", "negative", "call")]
+    _, experts = compose_product(*first, **later)
     found = {e.source: e.weights for e in experts}
     if found != run["weights"]:
         raise PolyscoreError(f"{result}: made by weights {run['weights']}, found {found} now")
-    return compose(**{name: run[name] for name in names}, out=out, progress=progress, particles=run.get("particles"), **later)
+    options: dict[str, Any] = {name: run[name] for name in names} | later
+    return compose(**options, out=out, progress=progress, particles=run.get("particles"))
 
 
 def _same_space(own: PipelineExpert, first: PipelineExpert, name: str, first_name: str) -> None:
