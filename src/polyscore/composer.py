@@ -7,12 +7,12 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyscore.captioned import Captioned
 from polyscore.checkpoint import load_module, read_json, save_module
@@ -33,7 +33,7 @@ __all__ = ["SHIPPED", "Composer", "fingerprint"]
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = ("digits",)
+SHIPPED = ("digits", "words")
 """Names of the composers whose weights come with the package."""
 
 
@@ -209,13 +209,14 @@ class Composer:
         return target
 
     def _apart(self, source: str) -> tuple[dict[str, str], list[str], Denoiser, dict[str, Any]]:
-        """The base's name and weights, its codecs' names, the reader, and how it is used."""
+        """The base's name and fingerprint, its codecs' names, the reader, and how it is used."""
         base = Composer.load(source)
         if not isinstance(self.denoiser, Captioned):
             raise PolyscoreError(f"composer with base {source}: expected a Captioned denoiser, found {type(self.denoiser).__name__}")
         own = self.denoiser
         use = {"name": own.name, "scale": own.scale, "window": list(own.window)}
-        return {"model": source, "weights": fingerprint(base)}, list(base.codecs), own.reading.reader, {"captioned": use}
+        named = {"model": source, "codecs": _fingerprint(base.codecs.values())}
+        return named, list(base.codecs), own.reading.reader, {"captioned": use}
 
     @classmethod
     def load(cls, source: str | os.PathLike[str]) -> Composer:
@@ -256,21 +257,25 @@ def _guided(denoiser: Denoiser, guidance: float, window: tuple[float, float]) ->
 
 def fingerprint(composer: Composer) -> str:
     """16 hexadecimal digits of the SHA-256 of all weights: a result is repeated by the same weights only."""
+    return _fingerprint([*composer.codecs.values(), composer.denoiser])
+
+
+def _fingerprint(modules: Iterable[nn.Module]) -> str:
     digest = hashlib.sha256()
-    for module in [*composer.codecs.values(), composer.denoiser]:
+    for module in modules:
         for value in module.state_dict().values():
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def _based(folder: Path, named: Any) -> Composer:
-    """The base composer, if it is the one that the reader was trained on."""
+    """The base composer, if it has the codecs whose latents the reader was trained on; its denoiser may be another."""
     file = folder / "composer.json"
     if not isinstance(named, dict) or not isinstance(named.get("model"), str) or named["model"] == folder.name:
         raise CheckpointError(f"{file}: not a composer (expected a base with a model's name, found {named!r})")
     base = Composer.load(named["model"])
-    if (found := fingerprint(base)) != named.get("weights"):
-        raise CheckpointError(f"{file}: trained on {named['model']} with weights {named.get('weights')}, found {found}; train it again")
+    if (found := _fingerprint(base.codecs.values())) != named.get("codecs"):
+        raise CheckpointError(f"{file}: trained on the codecs {named.get('codecs')} of {named['model']}, found {found}; train it again")
     return base
 
 

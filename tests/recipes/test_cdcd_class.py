@@ -43,6 +43,7 @@ def test_a_small_table(data: Path, tiny_judges: Path, tmp_path: Path, monkeypatc
         str(tmp_path / "runs"),
         str(tmp_path / "cdcd-small.json"),
         n=20,
+        many=30,
         seeds=(0, 1),
         curve=(2, 3),
         dataset="fashion",

@@ -119,8 +119,8 @@ def test_a_composer_on_top_of_another_is_saved_without_it(tmp_path: Path) -> Non
     assert int(read(tmp_path / "out" / "0000_word.json", "text", shape=(2,))[0]) == ord("a")
     header = json.loads((tmp_path / "model" / "composer.json").read_text())
     for change, words in (
-        ({"base": {"model": str(tmp_path / "base"), "weights": "0"}}, "train it again"),
-        ({"base": {"weights": "0"}}, "expected a base with a model's name"),
+        ({"base": {"model": str(tmp_path / "base"), "codecs": "0"}}, "train it again"),
+        ({"base": {"codecs": "0"}}, "expected a base with a model's name"),
         ({"captioned": {"name": "point"}}, "masked token modality"),
         ({"captioned": {"colour": 1}}, "not a composer"),
         ({"captioned": None}, "how it is used"),

@@ -67,6 +67,8 @@ class Demo:
     measures: list[Shown] = field(default_factory=list)
     timing: Timing | None = None
     seconds: float = 0.0
+    words: dict[str, list[Row]] = field(default_factory=dict)
+    media: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def see(self, data: Mapping[str, Tensor]) -> list[dict[str, int]]:
         """What the judges say of each row."""
@@ -81,32 +83,38 @@ def run_demo(
     bar: Bar | None = None,
     *,
     model: str | os.PathLike[str] = "digits",
+    words: str | os.PathLike[str] | None = "words",
     judges: str | os.PathLike[str] = WEIGHTS / "judges" / "digits",
     n: int = 100,
     seeds: int = 3,
 ) -> Path:
     """Write OUT/index.html, one file with everything inside; returns its path.
 
-    Real handwritten digits (scikit-learn's) are spoken; the sounds just made are drawn; both are sampled together. Coherence is measured
-    with n samples a direction and seed, by the judges that ship with polyscore.
+    Real handwritten digits (scikit-learn's) are spoken; the sounds just made are drawn; both are sampled together. With `words`, a model
+    that adds words to the shipped digits, words are drawn and spoken, pictures and sounds read. Coherence is measured with n samples a
+    direction and seed, by the judges that ship with polyscore.
 
     Raises:
         PolyscoreError: a model without pictures of digits, weights that are not there, or a page that cannot be written.
     """
     from polyscore.report.page import build
+    from polyscore.report.words import say_words
 
     began = time.perf_counter()
     composer = Composer.load(model)
     if SOURCE not in composer.codecs or tuple(composer.codecs[SOURCE].data_shape) != (1, 28, 28):
         raise PolyscoreError(f"{model}: expected a model of digits with pictures of 28 x 28, found {', '.join(composer.modalities)}")
     found = {name: load_module(Path(judges) / name, Judge) for name in composer.modalities if (Path(judges) / f"{name}.json").exists()}
-    demo = Demo(composer, str(model), fingerprint(composer), seed, found)
+    demo = Demo(composer, str(model), fingerprint(composer), seed, found, media=dict(composer.media))
     data = load_sklearn_digits("test")
+    both = words is not None and str(model) == "digits"
+    spell: list[Callable[[], None]] = [lambda: say_words(demo, Composer.load(str(words)), data)] if both else []
     work: list[Callable[[], None]] = [
         lambda: _speak(demo, data),
         lambda: _draw(demo),
         lambda: _together(demo),
         lambda: _steps(demo),
+        *spell,
         *[lambda s=s: _measure(demo, data, n, seed + s) for s in range(seeds)],  # type: ignore[misc]
         lambda: setattr(demo, "timing", time_sampling(composer, seed=seed)),
     ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from torch import Tensor
 
+from polyscore.media.text import code_text
 from polyscore.report.demo import ALONE, Demo, Row, Shown, facts
 from polyscore.report.pictures import picture_url, sound_url, spectrogram_url
 
@@ -18,6 +18,11 @@ __all__ = ["build"]
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 HERE = Path(__file__).parent
+_ABOUT_WORDS = {
+    "": "A sound just made goes in; the word comes out, one letter a token.",
+    "Text, drawn and spoken": "Only the word is given. A small reader pulls picture and sound towards its letters.",
+    "Handwriting, read": "A picture by the same strangers' hands goes in; the word comes out, one letter a token.",
+}
 
 
 def build(demo: Demo) -> str:
@@ -35,6 +40,7 @@ def build(demo: Demo) -> str:
         sections.append(_section(f"{name.capitalize()}, drawn", note, _grid(demo, rows, wide=True)))
     together = f"Nothing is given: {_and(demo.composer.modalities)} come from one noise and belong together."
     sections.append(_section("Both at once", together, _grid(demo, demo.joint), "Play all"))
+    sections += [_section(title, _ABOUT_WORDS.get(title, _ABOUT_WORDS[""]), _grid(demo, rows)) for title, rows in demo.words.items()]
     sections.append(_section("One sampling, step by step", _about_steps(demo), _strip(demo)))
     sections += [_coherence(demo), _timing(demo)]
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
@@ -88,7 +94,7 @@ def _card(demo: Demo, row: Row) -> str:
 def _caption(row: Row) -> str:
     if row.label is not None:
         right = [seen[name] == row.label for seen in row.heard for name in seen]
-        other = [WORDS[seen[name]] for seen in row.heard for name in seen if seen[name] != row.label]
+        other = [WORDS[seen[name]] if seen[name] >= 0 else "no word" for seen in row.heard for name in seen if seen[name] != row.label]
         judged = "judges agree" if len(right) > 1 else "judge agrees"
         verdict = judged if all(right) else f"judged {', '.join(other)}"
         return f"<span>{WORDS[row.label]}</span>{_mark(verdict, all(right))}"
@@ -103,7 +109,7 @@ def _mark(text: str, good: bool) -> str:
 
 
 def _tile(demo: Demo, name: str, value: Tensor, given: bool = False, shown: str = "") -> str:
-    media: Mapping[str, Any] = demo.composer.media.get(name, {})
+    media = demo.media.get(name, {})
     kind = str(media.get("kind", "json"))
     outline = " given" if given else ""
     about = escape(f"{name}{', given' if given else ''}{shown}")
@@ -115,6 +121,8 @@ def _tile(demo: Demo, name: str, value: Tensor, given: bool = False, shown: str 
         picture = f'<img alt="" src="{spectrogram_url(wave, rate)}"><span class="head"></span><span class="play"></span>'
         sound = f'<audio controls preload="none" src="{sound_url(wave, rate)}"></audio>'
         return f'<button type="button" class="tile sound{outline}" aria-label="play: {about}">{picture}{sound}</button>'
+    if kind == "text":
+        return f'<span class="tile words{outline}" title="{about}">{escape(code_text(value))}</span>'
     words = " ".join(f"{v:g}" for v in value.flatten()[:24].tolist())
     return f'<span class="tile words{outline}">{escape(words)}</span>'
 

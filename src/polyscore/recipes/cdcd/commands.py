@@ -129,9 +129,9 @@ def evaluate_cdcd_class(
     folder: str = "runs/cdcd-class",
     out: str = "benchmarks/results/cdcd-class.json",
     n: int = 200,
+    many: int = 1000,
     seeds: tuple[int, ...] = (0, 1, 2),
     held: int = 7,
-    base: int = 0,
     curve: tuple[int, ...] = CURVE,
     data: str | None = None,
     dataset: Pictures = "mnist",
@@ -146,9 +146,9 @@ def evaluate_cdcd_class(
         folder: of the models and measured cells; what is there is kept.
         out: the table, as JSON; the curve beside it as PNG.
         n: samples a cell.
+        many: samples of the main comparison, vanilla and the best contrast at 20 steps.
         seeds: one model and one value each.
         held: the seed on which the settings are chosen.
-        base: the seed of the vanilla model that all settings continue.
         curve: numbers of sampling steps.
         data: default $POLYSCORE_DATA.
         dataset: mnist or fashion.
@@ -161,7 +161,7 @@ def evaluate_cdcd_class(
 
     with progress("training and evaluating") as bar:
         table = ClassTable(
-            codec, folder, out, data, n, seeds, held, base, curve, dataset, judges, training, continued, tuple(SETTINGS), bar
+            codec, folder, out, data, n, many, seeds, held, curve, dataset, judges, training, continued, tuple(SETTINGS), bar
         )
         rows = table.run()
     say(show(rows, f"class to image: n = {n}, seeds {list(seeds)}; saved {out}"))

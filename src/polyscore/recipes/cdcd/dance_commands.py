@@ -24,7 +24,7 @@ def cdcd_dance(out: str = "runs/cdcd-dance", data: str | None = None, training: 
     from polyscore.recipes.cdcd.dance import PLAIN, prepare, train_dance
 
     studio = prepare(out, data, training)
-    train_dance(studio, f"{out}/{training.first.seed}/base", PLAIN, training.first)
+    train_dance(studio, f"{out}/base", PLAIN, training.first)
     say(f"saved {out}; try: polyscore evaluate cdcd-dance --folder {out}")
 
 
@@ -34,6 +34,7 @@ def evaluate_cdcd_dance(
     data: str | None = None,
     seeds: tuple[int, ...] = (0, 1, 2),
     steps: int = 25,
+    most: int = 40,
     training: DanceTraining = TRAINING,
 ) -> None:
     """Dance to music: onsets, beats and genre of vanilla and contrastive models beside trivial baselines; trains what is missing.
@@ -44,13 +45,14 @@ def evaluate_cdcd_dance(
         data: default $POLYSCORE_DATA.
         seeds: one model and one value each.
         steps: of sampling.
+        most: test clips of a genre.
         training: of all parts.
     """
     from polyscore.recipes.cdcd.dance_table import DanceTable
     from polyscore.recipes.tables import show
 
     with progress("training and evaluating") as bar:
-        rows = DanceTable(folder, out, data, seeds, steps, training, bar).run()
+        rows = DanceTable(folder, out, data, seeds, steps, most, training, bar).run()
     say(show(rows, f"dance to music: seeds {list(seeds)}; saved {out}"))
 
 

@@ -29,10 +29,10 @@ from polyscore.training.vq import VQObjective
 
 __all__ = ["TextTraining", "draw", "text_table", "train_text"]
 
-OBJECTIVE = TokenObjective("tokens", features=("text",))
-CODEC = TrainConfig(steps=500, batch_size=64, lr=2e-3, ema=0.0, log_every=100)
-JUDGE = TrainConfig(steps=350, batch_size=64, lr=2e-3, ema=0.98, log_every=50)
-MODEL = TrainConfig(steps=900, batch_size=64, lr=2e-3, ema=0.99, log_every=100)
+OBJECTIVE = TokenObjective("tokens", auxiliary=5e-2, features=("text",))
+CODEC = TrainConfig(steps=400, batch_size=64, lr=2e-3, ema=0.0, log_every=100)
+JUDGE = TrainConfig(steps=250, batch_size=64, lr=2e-3, ema=0.98, log_every=50)
+MODEL = TrainConfig(steps=700, batch_size=64, lr=2e-3, ema=0.99, log_every=100)
 SIZES = [len(values) for values in ATTRIBUTES.values()]
 
 
