@@ -14,7 +14,7 @@ from polyscore.terminal import progress, say
 __all__ = ["main"]
 
 # Options written as `--given image=a.png speech=b.wav`.
-_KEYED = ("--given", "--seen", "--leaders", "--expert", "--experts", "--strength", "--reliability", "--scale")
+_KEYED = ("--given", "--seen", "--leaders", "--expert", "--experts", "--strength", "--reliability", "--scale", "--prior", "--mask")
 
 
 def sample(

@@ -58,6 +58,9 @@ class MixtureDenoiser(Denoiser):
         self.cov: Tensor
         self.log_weight: Tensor
         self._diagonal = bool((torch.diag_embed(self.cov.diagonal(dim1=1, dim2=2)) == self.cov).all())
+        # With one modality A^2 C + S^2 has the eigenvectors of C at every time: no factorisation a call.
+        turned = torch.linalg.eigh(self.cov) if len(self.paths) == 1 and not self._diagonal else None
+        self._axes = None if turned is None else (turned.eigenvalues, turned.eigenvectors)
 
     def _scales(self, t: Times) -> tuple[Tensor, Tensor]:
         """A and S of every dimension, (1 or B, D)."""
@@ -77,6 +80,12 @@ class MixtureDenoiser(Denoiser):
         if self._diagonal:
             spread = (A * A)[:, None] * self.cov.diagonal(dim1=1, dim2=2) + (S * S)[:, None]
             return A, S, gap / spread, self._log(gap, gap / spread, spread.log().sum(-1))
+        if self._axes is not None:
+            values, vectors = self._axes
+            spread = (A * A)[:, None] * values + (S * S)[:, None]
+            turned = torch.einsum("bki,kij->bkj", gap, vectors)
+            solved = torch.einsum("bkj,kij->bki", turned / spread, vectors)
+            return A, S, solved, self._log(turned, turned / spread, spread.log().sum(-1))
         total = A[:, None, :, None] * self.cov * A[:, None, None, :] + torch.diag_embed(S * S)[:, None]
         factor = torch.linalg.cholesky(total)
         if len(factor) == 1:

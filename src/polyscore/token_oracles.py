@@ -76,6 +76,8 @@ class TokenTableDenoiser(Denoiser):
 
     @staticmethod
     def _tokens(path: TokenPath, entries: Tensor, z: Tensor, t: Time) -> Tensor:
+        if not (isinstance(t, Tensor) and t.numel() > 1):
+            return _at_one_time(path, entries, z, float(t))
         alpha, beta, gamma = (rows(v, z.double()) for v in path.cumulative(t))
         same = (z[:, None] == entries).double()
         token = same * alpha.reshape(-1, 1, 1) + beta.reshape(-1, 1, 1)
@@ -111,3 +113,13 @@ class TokenTableDenoiser(Denoiser):
     def entries(self, z: State) -> Tensor:
         """The most probable entry of every clean state, (B,)."""
         return self.log_likelihood(z, dict.fromkeys(self.paths, 0.0)).argmax(1)
+
+
+def _at_one_time(path: TokenPath, entries: Tensor, z: Tensor, t: float) -> Tensor:
+    """log q(z_t | entry), (B, N), at one time for all rows: which symbol stands where, times the logarithm of its probability."""
+    alpha, beta, gamma = (float(v) for v in path.cumulative(t))
+    symbols = path.vocabulary + 1
+    table = alpha * torch.nn.functional.one_hot(entries, symbols).double() + beta
+    table[..., path.mask] = gamma
+    seen = torch.nn.functional.one_hot(z, symbols).to(table)
+    return seen.flatten(1) @ table.clamp(min=_TINY).log().flatten(1).T

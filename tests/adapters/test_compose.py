@@ -82,6 +82,34 @@ def test_the_command(family: Family, second: Path, tmp_path: Path, capsys: Any) 
     assert not (tmp_path / "no").exists()
 
 
+def test_windows_masks_priors_and_particles_from_the_command_line(family: Family, second: Path, tmp_path: Path, capsys: Any) -> None:
+    from PIL import Image
+
+    Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
+    Image.new("L", (8, 8), 0).save(tmp_path / "black.png")
+    one = str(family("stable_diffusion"))
+    base = ["compose", "--expert", f"a={one}:a red cat", f"b={second}:the sea", "--strength", "a=2", "b=3", "--steps", "2"]
+
+    def run(name: str, *more: str) -> torch.Tensor:
+        assert main([*base, *more, "--out", str(tmp_path / name)]) == 0, capsys.readouterr().err
+        return read_image(tmp_path / name / "0000.png")
+
+    plain = run("plain")
+    assert torch.equal(run("white", "--mask", f"a={tmp_path}/white.png"), plain)
+    assert not torch.equal(run("black", "--mask", f"a={tmp_path}/black.png"), plain)
+    assert torch.equal(run("all", "--window", '{"a": [0.0, 1.0]}'), plain)
+    assert not torch.equal(run("late", "--window", '{"a": [0.0, 0.2]}'), plain)
+    run("prior", "--prior", "a=0.25", "b=0.75")
+    assert read_metadata(tmp_path / "prior" / "0000.png")["prior"] == pytest.approx({"a": 0.25, "b": 0.75})
+    exact = run("exact", "--particles", "2", "--diagnostics", "true")
+    assert read_metadata(tmp_path / "exact" / "0000.png")["particles"]["per_sample"] == 2
+    assert (tmp_path / "exact" / "diagnostics.json").is_file()
+    assert main(["compose", "--from", str(tmp_path / "exact" / "0000.png"), "--out", str(tmp_path / "again")]) == 0
+    assert torch.equal(read_image(tmp_path / "again" / "0000.png"), exact)
+    assert main([*base, "--window", '{"a": [0.6, 0.1]}', "--out", str(tmp_path / "no")]) == 2
+    assert "expected two times from 0 to 1" in capsys.readouterr().err
+
+
 def test_different_sizes_are_refused(family: Family) -> None:
     with pytest.raises(PolyscoreError, match="latent space"):
         compose_product({"a": f"{family('stable_diffusion')}:a", "b": f"{family('ddpm')}:"})

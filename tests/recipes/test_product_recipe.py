@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from polyscore.recipes.product.exactness import METHODS, exactness, rows
+from polyscore.recipes.product.exactness import HELD_OUT, METHODS, exactness, rows
 from polyscore.recipes.product.problems import problems
 from polyscore.recipes.product.truths import Curve, Table, mixture_product, noise_floor
 
@@ -57,3 +57,30 @@ def test_particles_are_inside_the_noise_where_the_sum_of_scores_is_not(name: str
     assert table["problems inside Monte-Carlo noise: particles"].mean == 1
     assert table["problems inside Monte-Carlo noise: sum of scores (naive)"].mean == 0
     assert table["evaluations over the naive rule's, largest: particles"].met
+
+
+def test_a_stopped_run_goes_on_and_other_settings_start_again(tmp_path, monkeypatch) -> None:
+    from polyscore.recipes.product import exactness as room
+
+    suite = [p for p in problems() if p.name in ("gaussian 1d 2 experts", "gaussian 1d 3 experts")]
+    first = exactness(n=40, sets=1, suite=suite[:1], keep=tmp_path)
+    solved: list[str] = []
+    solve = room.solve
+    monkeypatch.setattr(room, "solve", lambda problem, method, *rest: (solved.append(problem.name), solve(problem, method, *rest))[1])
+    whole = exactness(n=40, sets=1, suite=suite, keep=tmp_path)
+    assert set(solved) == {"gaussian 1d 3 experts"} and whole[: len(first)] == first
+    exactness(n=50, sets=1, suite=suite[:1], keep=tmp_path)
+    assert "gaussian 1d 2 experts" in solved
+
+
+def test_the_problems_measured_are_not_those_the_settings_were_chosen_on() -> None:
+    measured, chosen = list(problems(HELD_OUT)), list(problems(0))
+    assert len(measured) >= 60 and HELD_OUT != 0
+    drawn = [(a, b) for a, b in zip(measured, chosen, strict=True) if a.family != "joint"]
+    assert all(a.log_normaliser != b.log_normaliser for a, b in drawn)
+
+
+def test_the_gaussian_bench_is_met() -> None:
+    from polyscore.recipes.product.exactness import gaussian_bench
+
+    assert [row.met for row in gaussian_bench()] == [True]

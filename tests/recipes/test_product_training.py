@@ -110,14 +110,17 @@ def test_one_network_for_both_masks_never_sees_them_together(data) -> None:
 def test_text_trains_and_makes_a_table(data, tmp_path) -> None:
     text.train_text(str(tmp_path), data, 0, progress=False, steps=2)
     table = text.product_text_table(str(tmp_path), str(tmp_path / "x.json"), data, n=10, seeds=(0,))
-    assert len(table) == len(text.PHRASES) + 3 and all(0 <= row.mean <= 1 for row in table)
+    assert len(table) == len(text.PHRASES) + 4 and all(0 <= row.mean <= 1 for row in table)
 
 
-def test_words_nobody_taught_count_for_nothing_and_the_bridge_moves_the_mean() -> None:
+def test_words_nobody_taught_count_for_nothing_and_the_bridge_ends_among_pictures() -> None:
     seen, unseen = text.bag_of_words(["the digit seven", "colourless digit the seven furiously"])
     assert torch.equal(seen, unseen) and seen.sum() == 3
     pictures, words = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[-1.0, 0.0], [0.0, -1.0]])
-    torch.testing.assert_close(text.bridge(words, words, pictures), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    torch.testing.assert_close(text.shift(words, words, pictures), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    torch.testing.assert_close(text.bridge(words, pictures), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    near = text.bridge(torch.tensor([[0.9, 0.1]]), pictures, 100.0)
+    torch.testing.assert_close(near, pictures[:1])
 
 
 def test_faces_that_are_not_there_are_named(tmp_path) -> None:

@@ -20,6 +20,11 @@ def compose(
     seed: int = 0,
     out: str = "outputs/compose",
     call: dict[str, Any] | None = None,
+    prior: dict[str, float] | None = None,
+    window: dict[str, list[float]] | None = None,
+    mask: dict[str, str] | None = None,
+    particles: int | None = None,
+    diagnostics: bool = False,
     repeat: str | None = None,
 ) -> None:
     """Multiply diffusers pipelines that share a latent space, and sample the product.
@@ -34,6 +39,11 @@ def compose(
         seed: sample i depends on (seed, i) only.
         out: folder for the results.
         call: more arguments of every pipeline, as in --call.height 512.
+        prior: r of each in place of reliabilities, the weights of the pipelines' own priors, which sum to 1.
+        window: the times each acts in, as in --window '{"a": [0.3, 1.0]}' (1 is noise).
+        mask: pictures whose brightness multiplies the strength, as in --mask a=left.png.
+        particles: K weighted particles a sample, which make the product exact at K times the cost.
+        diagnostics: also write OUT/diagnostics.png and .json, what the pipelines said at every step.
         repeat: a result to repeat from the metadata inside it (also written --from); the other options but --out are then not used.
     """
     from polyscore.adapters import compose as room
@@ -42,7 +52,8 @@ def compose(
         if repeat is not None:
             files = room.recompose(repeat, out, bar)
         elif expert:
-            files = room.compose(expert, strength, reliability, negative, n, steps, seed, out, call, bar)
+            more: dict[str, Any] = {"prior": prior, "window": window, "mask": mask, "particles": particles, "diagnostics": diagnostics}
+            files = room.compose(expert, strength, reliability, negative, n, steps, seed, out, call, bar, **more)
         else:
             raise PolyscoreError("compose: expected --expert NAME=DIR_OR_HUB_ID:PROMPT ..., found none")
     say(f"{len(files)} files in {out}")

@@ -45,7 +45,10 @@ class _Block(nn.Module):
 
 
 class PatchNet(nn.Module):
-    """network(z, t, condition) -> {name: (B, C, H, W)}: pictures as a grid of `patch` x `patch` patches, blocks of 3x3 convolutions on it.
+    """network(z, t, condition) -> {name: (B, C, H, W)}: pictures as a grid of `patch` x `patch` patches, and blocks of 3x3 convolutions.
+
+    Beside them goes one linear 3x3 convolution with a gain by the time: fine noise, most of what a v-prediction says, need not pass
+    through the blocks.
 
     Args:
         name, shape: of the one modality, (C, H, W). maps: M > 0 takes as condition (B, M, H, W), maps in [0, 1] or -1 where not given.
@@ -72,12 +75,18 @@ class PatchNet(nn.Module):
         self.stem = nn.Conv2d((shape[0] + 2 * maps) * cells, width, 3, padding=1)
         self.blocks = nn.ModuleList([_Block(width, embed) for _ in range(blocks)])
         self.norm, self.head = nn.GroupNorm(math.gcd(width, 8), width), nn.Conv2d(width, shape[0] * cells, 3, padding=1)
+        self.copy = nn.Conv2d(shape[0] * cells, shape[0] * cells, 3, padding=1, bias=False)
+        self.gain = nn.Linear(embed, shape[0] * cells)
+        nn.init.dirac_(self.copy.weight)
+        nn.init.zeros_(self.gain.weight)
+        nn.init.zeros_(self.gain.bias)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(cast(Tensor, self.head.bias))
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> State:
         """The raw output."""
         x, embedding = z[self.name], self.time(t[self.name])
+        copy = self.gain(embedding)[:, :, None, None] * self.copy(self.cut(x))
         if self.maps:
             given = x.new_full((1, self.maps, *x.shape[2:]), UNKNOWN) if condition is None else condition.to(x)
             x = torch.cat([x, known(given).expand(len(x), -1, -1, -1)], 1)
@@ -87,7 +96,7 @@ class PatchNet(nn.Module):
         h = self.stem(self.cut(x))
         for block in self.blocks:
             h = block(h, embedding)
-        return {self.name: self.join(self.head(nn.functional.silu(self.norm(h))))}
+        return {self.name: self.join(self.head(nn.functional.silu(self.norm(h))) + copy)}
 
 
 @register

@@ -190,7 +190,7 @@ def _batch(
     if options.particles is not None:
         if options.particles.population != "sample":
             check_shared(shown, part)
-        population = Population.of(options.particles, walk, seed, [first + i for i in rows], device)
+        population = Population.of(options.particles, walk, seed, [first + i for i in rows], device, getattr(options.solver, "noise", 0.0))
     shared = population is not None and population.groups < len(rows)
     run = Run(0, start, rows=own, n=n, first=first, shared=shared, absent=options.absent)
     begin = corrupted_content(walk, start, own)
@@ -283,6 +283,7 @@ class _Stepper:
         new = pin({name: self._solver(name).update(self.walk, name, value, predictions[name], i) for name, value in z.items()}, self.fixed)
         if self.population is not None:
             self.population.reveal(z, new, predictions)
+            new = new if self.population.steering is None else self.population.steering.drift(new, i)
         if self.options.solver.refines and self.walk.times[i + 1] > 0:
             second = self.predict(new, i + 1)
             for name in [n for n in new if self._solver(n) is self.options.solver]:

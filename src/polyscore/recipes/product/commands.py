@@ -13,19 +13,22 @@ from polyscore.training import TrainConfig
 __all__ = ["EVALUATE", "TRAIN", "evaluate_product_exactness"]
 
 
-def evaluate_product_exactness(out: str = "benchmarks/results/product-exactness.json", n: int = 500, sets: int = 3) -> None:
+def evaluate_product_exactness(
+    out: str = "benchmarks/results/product-exactness.json", n: int = 400, sets: int = 3, keep: str | None = "runs/product-exactness"
+) -> None:
     """Score sum, correctors and particles against the laws of over 60 compositions in closed form, at equal evaluations.
 
     Args:
         out: the table, as JSON.
         n: samples a problem, method and set.
         sets: independent sets.
+        keep: folder of the problems done, so that a run that was stopped goes on; None to keep nothing.
     """
     from polyscore.recipes.product.exactness import exactness_table
     from polyscore.recipes.tables import show
 
     with progress("problems") as bar:
-        table = exactness_table(out, n, sets, progress=bar)
+        table = exactness_table(out, n, sets, progress=bar, keep=keep)
     say(show(table, f"n = {n}, {sets} sets; saved {out}"))
 
 

@@ -126,9 +126,9 @@ def product_faces_table(
                 progress(number * len(all_methods) + place + 1, len(seeds) * len(all_methods))
     table = rows(found, truth)
     protocol = {
-        "command": f"polyscore evaluate product-faces --extractor {extractor}",
+        "command": f"polyscore evaluate product-faces --extractor {extractor} --particles {particles}" + (f" --n {n}" if n else ""),
         "preset": f"{steps} steps, strength {strength:g} each, equal own priors, {particles} particles a sample; 32 x 32 pixels",
-        "split": "200 test faces; hair expert on the first 400 train faces, skin expert on the other 400",
+        "split": f"{len(measured.test.parts)} test faces; hair expert on the first 400 train faces, skin expert on the other 400",
         "n": len(measured.test.parts),
         "seeds": list(seeds),
         "extractor": extractor,
