@@ -30,9 +30,9 @@ from polyscore.training.vq import VQObjective
 __all__ = ["TextTraining", "draw", "text_table", "train_text"]
 
 OBJECTIVE = TokenObjective("tokens", auxiliary=5e-2, features=("text",))
-CODEC = TrainConfig(steps=400, batch_size=64, lr=2e-3, ema=0.0, log_every=100)
-JUDGE = TrainConfig(steps=250, batch_size=64, lr=2e-3, ema=0.98, log_every=50)
-MODEL = TrainConfig(steps=700, batch_size=64, lr=2e-3, ema=0.99, log_every=100)
+CODEC = TrainConfig(steps=1500, batch_size=64, lr=2e-3, ema=0.0, log_every=100)
+JUDGE = TrainConfig(steps=2000, batch_size=64, lr=2e-3, ema=0.98, log_every=50)
+MODEL = TrainConfig(steps=2200, batch_size=64, lr=2e-3, ema=0.99, log_every=100)
 SIZES = [len(values) for values in ATTRIBUTES.values()]
 
 
@@ -119,7 +119,7 @@ def train_text(
 
 def _train_judge(train: Captioned28, test: Captioned28, folder: Path, config: TrainConfig, progress: bool) -> None:
     torch.manual_seed(config.seed)
-    judge = Judge(ConvEncoder((3, 28, 28), 64, (24, 48), dropout=0.1, pool=True), 64, sum(SIZES), dropout=0.1)
+    judge = Judge(ConvEncoder((3, 28, 28), 64, (24, 48), dropout=0.1), 64, sum(SIZES), dropout=0.1)
     samples = Samples({"image": train.x, "attributes": train.attributes})
     fit(judge, samples, AttributeObjective(), config, out=folder / "run-judge", progress=progress)
     right = (seen(judge.eval(), test.x)[0] == test.attributes).double()
