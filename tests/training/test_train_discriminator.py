@@ -202,8 +202,8 @@ def test_wrong_data_end_in_one_line(tmp_path):
 
 
 def test_times_and_dropped_conditions():
-    t = torch.rand(100)
-    assert torch.equal(snap(t, PATHS), t)
+    t = torch.linspace(1e-4, 1, 100)  # times below 1e-4 are raised to it
+    assert torch.equal(snap(t, PATHS), t) and snap(torch.zeros(1), PATHS).item() == pytest.approx(1e-4)
     steps = {"x": Linear(steps=20), "y": Linear(steps=20)}
     assert set((snap(t, steps) * 20).round().long().tolist()) <= set(range(1, 21))
     keep = torch.tensor([True, False])
