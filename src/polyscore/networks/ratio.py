@@ -13,7 +13,7 @@ from polyscore.denoisers import State
 from polyscore.networks.mlp import FourierTime, _Block
 from polyscore.spec import register
 
-__all__ = ["RatioMLP", "RatioTwins", "default_network"]
+__all__ = ["RatioMLP", "default_network"]
 
 
 @register
@@ -58,51 +58,6 @@ class RatioMLP(nn.Module):
         for block in self.blocks:
             x = block(x, embedding)
         return cast(Tensor, self.head(self.norm(x))[:, 0])
-
-
-@register
-class RatioTwins(nn.Module):
-    """network(z, t, condition) -> (B,) logits of latent vectors: a stream for each modality, their inner products, and a small joint part.
-
-        r = sum_{m < m'} <e_m, a(t) e_m'> + g(e_1, ..., e_M, t),   e_m = stream_m(z_m, t)
-
-    That two things show the same is an inner product of what each shows: this learns it from far fewer pairs than one MLP over all latents.
-    The products and g start at 0.
-
-    Args:
-        shapes: latent shape of each modality. width, depth, hidden, embed: of a stream. features: size of e_m.
-    """
-
-    def __init__(
-        self, shapes: Mapping[str, Sequence[int]], width: int = 128, depth: int = 2, hidden: int = 128, embed: int = 32, features: int = 32
-    ) -> None:
-        super().__init__()
-        self.sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-        self.time = FourierTime(32)
-        self.embedding = nn.Sequential(nn.Linear(32 * len(self.sizes), embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
-        self.stems = nn.ModuleDict({name: nn.Linear(size, width) for name, size in self.sizes.items()})
-        self.blocks = nn.ModuleDict({name: nn.ModuleList([_Block(width, hidden, embed, 0.0) for _ in range(depth)]) for name in self.sizes})
-        self.norm = nn.LayerNorm(width)
-        self.features = nn.ModuleDict({name: nn.Linear(width, features) for name in self.sizes})
-        self.gate = nn.Linear(embed, features)
-        self.joint = nn.Sequential(nn.Linear(features * len(self.sizes) + embed, hidden), nn.SiLU(), nn.Linear(hidden, 1))
-        for layer in (self.gate, self.joint[-1]):
-            nn.init.zeros_(cast(nn.Linear, layer).weight)
-            nn.init.zeros_(cast(nn.Linear, layer).bias)
-
-    def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> Tensor:
-        """Logits (B,)."""
-        embedding = cast(Tensor, self.embedding(_times(self.time, t, list(self.sizes))))
-        found = []
-        for name in self.sizes:
-            x = self.stems[name](z[name].flatten(1))
-            for block in cast(nn.ModuleList, self.blocks[name]):
-                x = block(x, embedding)
-            found.append(self.features[name](self.norm(x)))
-        total = torch.stack(found).sum(0)
-        products = (total.square() - torch.stack([e.square() for e in found]).sum(0)) / 2  # of all pairs, entry by entry
-        whole = self.joint(torch.cat([*found, embedding.expand(len(total), -1)], 1))
-        return (self.gate(embedding) * products).sum(1) + cast(Tensor, whole)[:, 0]
 
 
 def _times(features: nn.Module, t: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
