@@ -7,7 +7,7 @@ import torch
 
 from polyscore.errors import PolyscoreError
 from polyscore.networks.fusion import TransformerFusion
-from polyscore.networks.ratio import RatioMLP, default_network
+from polyscore.networks.ratio import RatioMLP, RatioTwins, default_network
 from polyscore.networks.streams import StreamNetwork, infer_kind
 from polyscore.networks.timed import ModulatedMLP, SharedMLP, Stack, ToyDiscriminator
 
@@ -206,3 +206,22 @@ def test_a_scalar_network_is_read_from_a_table():
     far = {"x": z["x"] * 3, "y": z["y"]}
     assert torch.allclose(network(far, t)["x"], network.mlp(far["x"], t["x"]), atol=1e-5)
     assert network.train().values is None
+
+
+def test_twins_start_at_zero_and_meet_only_in_products():
+    shapes = {"a": (3,), "b": (2,), "c": (4,)}
+    network = RatioTwins(shapes, width=16, depth=1, hidden=16, features=8)
+    z = {name: torch.randn(5, *shape) for name, shape in shapes.items()}
+    t = {name: torch.linspace(0.1, 0.9, 5) for name in shapes}
+    assert torch.equal(network(z, t), torch.zeros(5))
+    awake(network)
+    order = torch.tensor([2, 0, 4, 1, 3])
+    other = network({**z, "b": z["b"][order]}, {**t, "b": t["b"][order]})
+    features = network.features(z, t)
+    assert torch.allclose(network.combine({**features, "b": features["b"][order]}, 5)[0], other, atol=1e-5)
+    turned = network.combine({name: e[:4] for name, e in features.items()}, groups=2, turns=2)
+    moved = {"a": torch.arange(4), "b": torch.tensor([2, 3, 0, 1]), "c": torch.arange(4)}  # c goes on by two of its two rows
+    anew = network({n: z[n][rows] for n, rows in moved.items()}, {n: t[n][rows] for n, rows in moved.items()})
+    assert torch.allclose(turned, torch.stack([network(z, t)[:4], anew]), atol=1e-5)
+    one = dict.fromkeys(shapes, torch.full((5,), 0.3))
+    assert torch.allclose(network(z, one)[:1], network({n: v[:1] for n, v in z.items()}, {n: v[:1] for n, v in one.items()}), atol=1e-5)

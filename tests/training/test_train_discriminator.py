@@ -8,12 +8,13 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from polyscore.checkpoint import load_module
 from polyscore.denoisers import Expert, Independent
 from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.guided import Guided
-from polyscore.networks.ratio import RatioMLP
+from polyscore.networks.ratio import RatioMLP, RatioTwins
 from polyscore.networks.timed import ToyDiscriminator
 from polyscore.oracles import ExactRatio, GaussianDenoiser, MixtureDenoiser
 from polyscore.paths import VPSDE, Linear
@@ -277,3 +278,34 @@ def test_weights_of_rows_scale_their_losses():
     plain = objective(module, batch, Draw(1, 0, 64))["loss"]
     half = {f"weight.{name}": torch.full((64,), 0.5) for name in ("adversarial", "denoise")}
     assert torch.allclose(objective(module, batch | half, Draw(1, 0, 64))["loss"], plain / 2)
+
+
+def test_more_pairings_are_the_mean_over_them():
+    """Each pairing keeps the time, and the loss is that of the same fakes paired anew by hand."""
+    module = Discriminator(RatioTwins({"x": (1,), "y": (1,)}, width=16, depth=1, hidden=16), PATHS)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    batch = RealAndFake(real(64), real(64, 1))(Draw(0, 0, 64))
+    draw = Draw(1, 0, 64)
+    objective = DiscriminatorObjective(BASE, denoise=0.0, dropout=0.0, grid=16, pairings=3)
+    found = objective(module, batch, draw)["loss"]
+    draw = Draw(1, 0, 64)
+    t, _ = objective.times(PATHS, draw)
+    draw.uniform()
+    clean = {name: PATHS[name].corrupt(batch[name], t[name], draw.normal(1)) for name in PATHS}
+    fake = {name: PATHS[name].corrupt(batch[f"fake.{name}"], t[name], draw.normal(1)) for name in PATHS}
+    pushed = [functional.softplus(module.logit({"x": fake["x"], "y": fake["y"].roll(-16 * k, 0)}, t)) for k in range(4)]
+    expected = functional.softplus(-module.logit(clean, t)).mean() + torch.stack(pushed).mean()
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_pairings_need_experts_apart_whole_grids_and_twins():
+    objective = DiscriminatorObjective(BASE, dropout=0.0, grid=16, pairings=3)
+    batch = RealAndFake(real(64), real(64, 1))
+    twins, other = (Discriminator(kind({"x": (1,), "y": (1,)}), PATHS) for kind in (RatioTwins, RatioMLP))
+    for module, rows in ((other, 64), (twins, 60)):
+        with pytest.raises(PolyscoreError, match="pairings need a RatioTwins network"):
+            objective(module, batch(Draw(0, 0, rows)), Draw(0, 0, rows))
+    for wrong in ({"base": JOINT}, {"grid": 0}, {"observed": 0.5}):
+        with pytest.raises(PolyscoreError, match="pairings need experts that stand apart"):
+            DiscriminatorObjective(**{"base": BASE, "grid": 16, "pairings": 3, **wrong})

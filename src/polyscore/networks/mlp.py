@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.denoisers import Expert, State
-from polyscore.paths import VPSDE, Path
+from polyscore.errors import PolyscoreError
+from polyscore.networks.mixture import MixturePrior
+from polyscore.paths import VPSDE, GaussianPath, Path
 from polyscore.spec import register
 from polyscore.tokens.paths import Absorbing
 
@@ -60,6 +62,7 @@ class JointMLP(nn.Module):
             included) and go out as logits (B, *shape, K).
         width, depth, hidden: of the trunk. embed: of the time embedding. classes: > 0 adds a class condition (label -1 or None: no class).
         context: > 0 takes as condition a vector of this size (None, or all zeros: nothing is known).
+        priors: a closed-form denoiser of some modalities' marginals. The network then adds to their v, and sees their shares.
     """
 
     def __init__(
@@ -73,8 +76,10 @@ class JointMLP(nn.Module):
         dropout: float = 0.0,
         vocabularies: Mapping[str, int] | None = None,
         context: int = 0,
+        priors: Mapping[str, MixturePrior] | None = None,
     ) -> None:
         super().__init__()
+        self.priors = nn.ModuleDict(priors or {})
         self.context_size = context
         self.context = nn.Linear(context + 1, embed, bias=False) if context else None
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
@@ -82,6 +87,7 @@ class JointMLP(nn.Module):
         self.sizes = {name: math.prod(shape) * self.vocabularies.get(name, 1) for name, shape in self.shapes.items()}
         total = sum(self.sizes.values())
         inputs = total + sum(math.prod(self.shapes[name]) for name in self.vocabularies)
+        inputs += sum(len(cast(MixturePrior, prior).mean) for prior in self.priors.values())
         self.time = FourierTime(32)
         self.embedding = nn.Sequential(nn.Linear(34 * len(self.sizes), embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
         self.classes = nn.Embedding(classes + 1, embed) if classes else None
@@ -96,12 +102,15 @@ class JointMLP(nn.Module):
         """Raw outputs, one of each modality's shape."""
         shown = {name: self._shown(name, z[name]) for name in self.sizes}
         present = {name: (t[name] < 1).to(shown[name].dtype) for name in self.sizes}
-        x = self.stem(torch.cat([shown[n] * present[n][:, None] for n in self.sizes], 1))
+        known = {name: prior(shown[name], t[name]) for name, prior in self.priors.items()}
+        seen = [shown[n] * present[n][:, None] for n in self.sizes] + [share * present[n][:, None] for n, (_, share) in known.items()]
+        x = self.stem(torch.cat(seen, 1))
         embedding = self._embed(t, present, condition)
         for block in self.blocks:
             x = block(x, embedding)
         parts = cast(Tensor, self.head(self.norm(x))).split(list(self.sizes.values()), 1)
-        return {name: part.reshape(-1, *self._out(name)) for name, part in zip(self.sizes, parts, strict=True)}
+        found = {name: part + known[name][0] if name in known else part for name, part in zip(self.sizes, parts, strict=True)}
+        return {name: part.reshape(-1, *self._out(name)) for name, part in found.items()}
 
     def _out(self, name: str) -> tuple[int, ...]:
         tokens = self.vocabularies.get(name)
@@ -141,6 +150,8 @@ class JointDenoiser(Expert):
 
     Args:
         shapes: latent shape of each modality. path: of every Gaussian modality. Others: see `JointMLP`.
+        components: of a mixture of Gaussians for each modality named, which `fit_priors` fits before training: the exact denoiser of
+            that mixture is then a part of the network, which learns only what is left (the dependence, and the mixture's error).
     """
 
     def __init__(
@@ -156,8 +167,21 @@ class JointDenoiser(Expert):
         spaces: Mapping[str, str] | None = None,
         vocabularies: Mapping[str, int] | None = None,
         context: int = 0,
+        components: Mapping[str, int] | None = None,
     ) -> None:
-        network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies, context)
         tokens = {name: Absorbing(size) for name, size in (vocabularies or {}).items()}
         paths = {name: tokens.get(name) or path or VPSDE() for name in shapes}
+        priors = {name: _prior(name, paths.get(name), shapes.get(name, ()), count) for name, count in (components or {}).items()}
+        network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies, context, priors)
         super().__init__(network, paths, shapes, {name: "logits" if name in tokens else "v" for name in shapes}, spaces)
+
+    def fit_priors(self, latents: Mapping[str, Tensor], seed: int = 0) -> None:
+        """Fit each modality's mixture to its latents (N, *shape); they need not be paired."""
+        for name, prior in cast(JointMLP, self.network).priors.items():
+            cast(MixturePrior, prior).fit(latents[name].flatten(1), seed)
+
+
+def _prior(name: str, path: Path | None, shape: Sequence[int], components: int) -> MixturePrior:
+    if not isinstance(path, GaussianPath):
+        raise PolyscoreError(f"components: {name!r} is not a Gaussian modality of this denoiser")
+    return MixturePrior(path, math.prod(shape), components)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -13,7 +14,7 @@ from polyscore.denoisers import State
 from polyscore.networks.mlp import FourierTime, _Block
 from polyscore.spec import register
 
-__all__ = ["RatioMLP", "default_network"]
+__all__ = ["RatioMLP", "RatioTwins", "default_network"]
 
 
 @register
@@ -58,6 +59,76 @@ class RatioMLP(nn.Module):
         for block in self.blocks:
             x = block(x, embedding)
         return cast(Tensor, self.head(self.norm(x))[:, 0])
+
+
+class _Stream(nn.Module):
+    """One modality alone: residual blocks modulated by its own time, (B, size) -> (B, features + 1)."""
+
+    def __init__(self, size: int, width: int, depth: int, hidden: int, embed: int, features: int) -> None:
+        super().__init__()
+        self.time = FourierTime(32)
+        self.embedding = nn.Sequential(nn.Linear(32, embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
+        self.stem = nn.Linear(size, width)
+        self.blocks = nn.ModuleList([_Block(width, hidden, embed, 0.0) for _ in range(depth)])
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, features + 1)
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        if len(t) > 1 and bool((t == t[:1]).all()):
+            t = t[:1]  # one row serves all
+        x, embedding = self.stem(z.flatten(1)), self.embedding(self.time(t))
+        for block in self.blocks:
+            x = block(x, embedding)
+        return cast(Tensor, self.head(self.norm(x)))
+
+
+@register
+class RatioTwins(nn.Module):
+    """network(z, t, condition) -> (B,) logits of latent vectors: a stream for each modality, and inner products of what they say.
+
+        r = sum_m b_m + 4 / sqrt(K) sum_{m < m'} <e_m, e_m'>,   (e_m, b_m) = stream_m(z_m, t_m)
+
+    That two things show the same is an inner product of what each shows, and b_m corrects each expert's own law. As nothing else mixes the
+    modalities, one pass gives the logits of all pairings of a batch (`DiscriminatorObjective.pairings`). r starts at 0.
+
+    Args:
+        shapes: latent shape of each modality. width, depth, hidden, embed: of a stream. features: K.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, Sequence[int]], width: int = 192, depth: int = 2, hidden: int = 192, embed: int = 64, features: int = 64
+    ) -> None:
+        super().__init__()
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        self.streams = nn.ModuleDict({name: _Stream(size, width, depth, hidden, embed, features) for name, size in sizes.items()})
+        for place, stream in enumerate(self.streams.values()):
+            head = cast(nn.Linear, stream.head)
+            nn.init.zeros_(head.bias)
+            with torch.no_grad():
+                head.weight[0 if place else -1 :] = 0  # all of the later streams', b of the first's
+
+    def features(self, z: State, t: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(e_m, b_m) of every modality, (B, K + 1)."""
+        return {name: stream(z[name], t[name]) for name, stream in self.streams.items()}
+
+    @staticmethod
+    def combine(features: Mapping[str, Tensor], groups: int = 1, turns: int = 1) -> Tensor:
+        """Logits (turns, B) of features {modality: (B, K + 1)}, whose modalities are paired anew at every turn but the first.
+
+        Rows i and i + `groups` belong to one group, and partners stay in it: at turn k the m-th modality is moved on by m k of its rows.
+        """
+        parts = [value.unflatten(0, (-1, groups)).transpose(0, 1) for value in features.values()]
+        rows, size = parts[0].shape[1], parts[0].shape[2] - 1
+        turn, row = torch.arange(turns)[:, None], torch.arange(rows)
+        places = [(row + number * turn) % rows for number in range(len(parts))]
+        logits = torch.stack([part[:, place, -1] for part, place in zip(parts, places, strict=True)]).sum(0)
+        for (one, i), (other, j) in itertools.combinations(list(zip(parts, places, strict=True)), 2):
+            products = one[..., :-1] @ other[..., :-1].transpose(1, 2)
+            logits = logits + 4 / math.sqrt(size) * products[:, i, j]
+        return logits.permute(1, 2, 0).flatten(1)
+
+    def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> Tensor:
+        """Logits (B,)."""
+        return self.combine(self.features(z, t), groups=len(next(iter(z.values()))))[0]
 
 
 def _times(features: nn.Module, t: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polyscore.denoisers import Denoiser, State
+from polyscore.denoisers import Denoiser, Independent, State
 from polyscore.errors import PolyscoreError
+from polyscore.networks.ratio import RatioTwins
 from polyscore.paths import GaussianPath, Path, Tabulated, expand
 from polyscore.predictions import Prediction
 from polyscore.ratios.discriminator import Discriminator
@@ -59,6 +60,10 @@ class DiscriminatorObjective:
     L_disc = E_real softplus(-h) + E_fake softplus(h)                       (their Eq. 10, with the sign that has a minimum)
     L_den  = sum_m E_real || eps_m - eps_m,base(z_t) + S_m grad_m h ||^2    (their Eq. 12)
 
+    Experts that stand apart generate independently, so any pairing of their fakes is a fake: with `pairings` > 0 each batch of fakes counts
+    1 + `pairings` times, paired anew each time (softplus(h) is then a mean over them). It needs `grid`, as partners must share a time, a
+    network whose modalities meet only at its end (`RatioTwins`), and no condition.
+
     L_den differentiates the discriminator twice and the experts never. With `observed` > 0 that share of the rows has one
     modality, drawn at random, at t = 0 (no loss there): the ratio then also guides the others given that one, exactly. Entries
     `weight.adversarial` and `weight.denoise` (B,) of a batch weigh its rows.
@@ -72,6 +77,10 @@ class DiscriminatorObjective:
         low, high: the times that are drawn. grid: so many different times a batch, evenly spaced and moved at every step by the golden
             ratio (networks then compute each time once); 0 draws a time for each row.
         levels: of noise, in the log.
+        pairings: more pairings of every batch of fakes.
+
+    Raises:
+        PolyscoreError: `pairings` with experts, times or a network that have no others.
     """
 
     base: Denoiser
@@ -84,6 +93,11 @@ class DiscriminatorObjective:
     high: float = 1.0
     grid: int = 0
     levels: int = 5
+    pairings: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pairings and (not self.grid or self.observed or not isinstance(self.base, Independent)):
+            raise PolyscoreError("discriminator: pairings need experts that stand apart (Independent), a grid of times and observed = 0")
 
     def settings(self) -> dict[str, Any]:
         """The numbers, for the checkpoint."""
@@ -105,14 +119,28 @@ class DiscriminatorObjective:
         elif self.adversarial:
             logit = module.logit(real, t, known)
         if self.adversarial:
-            other = module.logit(fake, t, drop_condition(_condition(batch, "fake."), keep))
-            bce = functional.softplus(-logit) + functional.softplus(other)
+            other, pushed = self._fakes(module, fake, t, drop_condition(_condition(batch, "fake."), keep))
+            bce = functional.softplus(-logit) + pushed
             total = total + self.adversarial * (bce * batch.get("weight.adversarial", torch.ones_like(bce))).mean()
             right = ((logit > 0).to(bce) + (other < 0).to(bce)) / 2
             size = (logit.abs() + other.abs()) / 2
             found |= {"bce": bce.detach().mean(), "accuracy": right.mean()} | by_level(bce, level, self.levels, "bce")
             found |= by_level(right, level, self.levels, "accuracy") | by_level(size, level, self.levels, "logit")
         return {"loss": total, **found}
+
+    def _fakes(self, module: Discriminator, fake: State, t: Mapping[str, Tensor], known: Any) -> tuple[Tensor, Tensor]:
+        """Logits of the fakes as they are, (B,), and softplus of them, a mean over the pairings."""
+        if not self.pairings:
+            other = module.logit(fake, t, known)
+            return other, functional.softplus(other)
+        if not isinstance(module.network, RatioTwins) or known is not None or len(next(iter(t.values()))) % self.grid:
+            raise PolyscoreError(
+                f"discriminator: pairings need a RatioTwins network, no condition and a batch of whole grids of {self.grid} times, found "
+                f"{type(module.network).__name__}, {len(next(iter(t.values())))} rows{'' if known is None else ' and a condition'}"
+            )
+        features = module.network.features(fake, t)
+        logits = module.network.combine(features, self.grid, self.pairings + 1)
+        return logits[0], functional.softplus(logits).mean(0)
 
     def times(self, paths: Mapping[str, Path], draw: Draw) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The time of every modality, and 1 where it moves, each (B,)."""

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def held_out_losses(
     was = module.training
     module.eval()
     window = Window()
-    full = type(objective)(**{**vars(objective), "denoise": objective.denoise or 1.0, "adversarial": objective.adversarial or 1.0})
+    full = replace(objective, denoise=objective.denoise or 1.0, adversarial=objective.adversarial or 1.0, pairings=0)
     with torch.no_grad():
         for number in range(rounds):
             draw = Draw(seed, number, min(batch_size, 4 * len(data)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,22 @@ MEDIA: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Network:
-    """Size of the joint denoiser."""
+    """Size of the joint denoiser; `pictures` and `sounds` are the components of its mixtures of Gaussians (0: none)."""
 
     width: int = 384
     depth: int = 3
-    hidden: int = 512
+    hidden: int = 448
     embed: int = 96
     dropout: float = 0.0
+    pictures: int = 100
+    sounds: int = 30
+
+    def build(self, codecs: Mapping[str, Codec]) -> JointDenoiser:
+        """A denoiser of the latents of these codecs."""
+        sizes = asdict(self)
+        components = {"image": sizes.pop("pictures"), "speech": sizes.pop("sounds")}
+        shapes = {name: codec.latent_shape for name, codec in codecs.items()}
+        return JointDenoiser(shapes, **sizes, components={name: count for name, count in components.items() if count})
 
 
 def train_joint(
@@ -71,13 +81,20 @@ def train_joint(
             "speech": (latents_of_speech(parts["speech"], sounds.x, copies, config.seed), sounds.labels.repeat(copies)),
         }
     )
-    denoiser = JointDenoiser({name: codec.latent_shape for name, codec in parts.items()}, **asdict(network))
+    denoiser = network.build(parts)
+    generator = torch.Generator().manual_seed(config.seed)
+    denoiser.fit_priors({name: _drawn(known, generator) for name, (known, _) in pairs.sets.items()}, config.seed)
     settings = {"network": asdict(network), "objective": asdict(objective), "copies": copies}
     fit(denoiser, pairs, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
     meta = {"recipe": "digits", "dataset": "MNIST and FSDD, train splits, paired by digit", **settings, "training": asdict(config)}
     composer = Composer(parts, denoiser.eval(), DEFAULTS if defaults is None else defaults, MEDIA, meta)
     composer.save(out, dtype=torch.float16)
     return composer
+
+
+def _drawn(posterior: Tensor, generator: torch.Generator) -> Tensor:
+    mean, deviation = posterior.unbind(1)
+    return mean + deviation * torch.randn(mean.shape, generator=generator)
 
 
 @torch.no_grad()

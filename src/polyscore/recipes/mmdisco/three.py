@@ -36,7 +36,7 @@ __all__ = ["THREE", "ThreeSize", "run_three"]
 
 THREE = ("image", "speech", "small")
 BASE_TRAINING = TrainConfig(steps=1500, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1500, log_every=200)
-RATIO_TRAINING = TrainConfig(steps=1000, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
+RATIO_TRAINING = TrainConfig(steps=3000, batch_size=512, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
 JUDGE_TRAINING = TrainConfig(steps=600, batch_size=128, lr=2e-3, weight_decay=0.02, ema=0.99, checkpoint_every=600, log_every=200)
 
 
@@ -46,7 +46,8 @@ class ThreeSize:
 
     Args:
         pictures: of MNIST that are encoded. tuples: real ones of a discriminator. fakes: of the bases.
-        width, depth: of a base model. ratio, blocks: of a discriminator. latent: components of the small digits. steps: of the sampler.
+        width, depth: of a base model. ratio, blocks: of a discriminator. latent: components of the small digits.
+        steps: of the sampler. scale: of the guidance.
     """
 
     pictures: int = 12000
@@ -54,10 +55,11 @@ class ThreeSize:
     fakes: int = 3000
     width: int = 192
     depth: int = 2
-    ratio: int = 160
+    ratio: int = 128
     blocks: int = 2
     latent: int = 20
     steps: int = 20
+    scale: float = 2.0
 
 
 class _Parts:
@@ -153,6 +155,7 @@ def run_three(
         "seeds": list(seeds),
         "preset": {"size": asdict(size), "base": asdict(base), "training": asdict(training), "lambda": 1.0},
         "sampler": f"dpmpp, {size.steps} steps",
+        "losses": "L_all starts from the weights of L_disc and takes an eighth of its steps",
         "data": "MNIST and FSDD, official train splits; the first 1437 of scikit-learn's digits; tuples share the digit, nothing else",
         "judges": "the shipped judges; for the small digits an own classifier of 8 x 8 pictures; vocoder with 4 rounds",
         "base models": "trained once (one seed)",
@@ -172,7 +175,7 @@ def _seed(
         base, key = Independent(*(experts[name] for name in names)), "-".join(names)
         real = parts.tuples(names, size.tuples, 600 + seed)
         ratio = latent_ratio(out, key, base, real, Path(out) / f"fakes-{key}-{seed}", **sizes, seed=seed, config=training)
-        seen = parts.seen(sample(Guided(base, ratio), n, steps=size.steps, seed=seed))
+        seen = parts.seen(sample(Guided(base, ratio, size.scale), n, steps=size.steps, seed=seed))
         pairs = {pair: _agree(seen, pair) for pair in itertools.combinations(names, 2)}
         if len(names) == 3:
             apart = parts.seen(sample(base, n, steps=size.steps, seed=seed))

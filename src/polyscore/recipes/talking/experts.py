@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 BASE_TRAINING = TrainConfig(steps=2500, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
-RATIO_TRAINING = TrainConfig(steps=1200, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
+RATIO_TRAINING = TrainConfig(steps=5000, batch_size=512, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class TalkingSize:
 
     Args:
         clips: unpaired training clips a base model. pairs: paired clips a discriminator. fakes: of the bases.
-        width, depth: of a base model. ratio, blocks: width and depth of a discriminator. steps: of the sampler.
+        width, depth: of a base model. ratio, blocks: width and depth of a discriminator's streams. steps: of the sampler.
+        scale: of the guidance.
     """
 
     clips: int = 40000
@@ -50,9 +51,10 @@ class TalkingSize:
     fakes: int = 5000
     width: int = 320
     depth: int = 3
-    ratio: int = 160
+    ratio: int = 128
     blocks: int = 2
     steps: int = 20
+    scale: float = 2.0
 
 
 def _denoiser(shapes: dict[str, tuple[int, ...]], size: TalkingSize) -> JointDenoiser:
@@ -104,14 +106,14 @@ def train_talking_ratio(
     config: TrainConfig = RATIO_TRAINING,
     data: str | None = None,
 ) -> Discriminator:
-    """Train the discriminator of a case on pairs of a domain and save it as `out`/CASE-SEED/ratio; one that is there is loaded."""
+    """Train the discriminator of a case on pairs of a domain and save it as `out`/CASE-LOSS-SEED/ratio; one that is there is loaded."""
     fakes = Path(out) / f"fakes-{'apart' if isinstance(base, Independent) else 'joint'}-{seed}"
     sizes: dict[str, Any] = {"count": size.fakes, "steps": size.steps, "width": size.ratio, "depth": size.blocks}
     real = compose(load_bank(out, domain, data), size.pairs, 500 + seed)
     return latent_ratio(out, case, base, real, fakes, loss=loss, **sizes, seed=seed, config=config)
 
 
-def talking_composer(out: str | Path, ratio: Discriminator, scale: float = 1.0) -> Composer:
+def talking_composer(out: str | Path, ratio: Discriminator, scale: float) -> Composer:
     """The two base models guided by a ratio, as a Composer whose videos are mp4 files with sound; saved in `out`/joined."""
     media = {"video": {"kind": "video", "fps": FPS, "sound": "sound"}, "sound": {"kind": "audio", "rate": RATE}}
     composer = Composer(clip_codecs(), Guided(load_bases(out), ratio, scale), {"steps": 20}, media, {"recipe": "talking digits"})

@@ -38,7 +38,7 @@ from polyscore.training import TrainConfig
 
 __all__ = ["SCALES", "Scorer", "guidance_seconds", "run_talking"]
 
-SCALES = (0.0, 0.5, 2.0, 3.0, 4.0)
+SCALES = (0.0, 0.5, 1.0, 3.0, 4.0)
 SHORT: dict[str, Any] = {"window": (0.0, 0.7), "every": 2}
 SHORTLY = "all, every 2nd step below t = 0.7"
 
@@ -117,6 +117,8 @@ def run_talking(
         "n": n,
         "seeds": list(seeds),
         "preset": {"size": asdict(size), "base": asdict(base), "training": asdict(training), "lambda": 1.0},
+        "scale": f"{size.scale:g} where none is named; 1 for the joint base",
+        "losses": "L_all starts from the weights of L_disc and takes an eighth of its steps; L_den alone takes a quarter",
         "sampler": f"dpmpp, {size.steps} steps",
         "data": "MNIST and FSDD, official splits: training of everything on train, references on test clips of the domain",
         "domains": {name: asdict(domain) for name, domain in DOMAINS.items()},
@@ -144,21 +146,24 @@ def _seed(
     def ratio(case: str, base: Denoiser, domain: str, loss: str) -> Any:
         return train_talking_ratio(str(out), case, base, domain, loss, size, seed, training, data)
 
-    learned = {loss: ratio(f"ind-{loss}", bases, "IND", loss) for loss in LOSSES}
+    def guided(base: Denoiser, ratio: Any, **options: Any) -> Guided:
+        return Guided(base, ratio, size.scale, **options)
+
+    learned = {loss: ratio("ind", bases, "IND", loss) for loss in LOSSES}
     if not (Path(out) / "joined" / "composer.json").exists():
-        talking_composer(out, learned["all"])
-    full, short = Guided(bases, learned["all"]), Guided(bases, learned["all"], **SHORT)
+        talking_composer(out, learned["all"], size.scale)
+    full, short = guided(bases, learned["all"]), guided(bases, learned["all"], **SHORT)
     found = {"base": measure(bases), "all": measure(full), SHORTLY: measure(short)}
     for case, seconds in guidance_seconds({"base": bases, "all": full, SHORTLY: short}, n, size.steps).items():
         found[case]["time over base"] = seconds - 1
     del found["base"]["time over base"]
     found[SHORTLY]["agreement lost"] = found["all"]["agreement"] - found[SHORTLY]["agreement"]
-    found |= {loss: measure(Guided(bases, learned[loss])) for loss in ("disc", "denoise")}
+    found |= {loss: measure(guided(bases, learned[loss])) for loss in ("disc", "denoise")}
     found |= {f"all, scale {scale:g}": measure(Guided(bases, learned["all"], scale)) for scale in SCALES}
     found["OOD base"] = measure(bases, "OOD")
-    found["OOD all"] = measure(Guided(bases, ratio("ood-all", bases, "OOD", "all")), "OOD")
+    found["OOD all"] = measure(guided(bases, ratio("ood", bases, "OOD", "all")), "OOD")
     found["one joint base"] = measure(joint)
-    found["one joint base, guided"] = measure(Guided(joint, ratio("joint-all", joint, "IND", "all")))
+    found["one joint base, guided"] = measure(Guided(joint, ratio("joint", joint, "IND", "all")))
     return found | {f"real pairs, {name}": scorer.score(scorer.real) for name, scorer in scorers.items()}
 
 
