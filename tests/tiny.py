@@ -41,8 +41,8 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(gzip.compress(header + array.tobytes()))
 
 
-def stand_in_digits(folder: Path, recordings: int = 12) -> Path:
-    """Tiny recordings and four pictures, in the files' own format; recordings 5 and on are of the train split."""
+def stand_in_digits(folder: Path, recordings: int = 12, pictures: int = 4) -> Path:
+    """Tiny recordings and a few pictures, in the files' own format; recordings 5 and on are of the train split."""
     (folder / "digits").mkdir()
     draw = np.random.default_rng(0)
     lengths = draw.integers(500, 12000, size=recordings)
@@ -53,7 +53,7 @@ def stand_in_digits(folder: Path, recordings: int = 12) -> Path:
         labels=(np.arange(recordings) % 10).astype(np.uint8),
         index=np.arange(recordings).astype(np.uint8),
     )
-    images = draw.integers(0, 256, size=(4, 28, 28)).astype(np.uint8)
-    labels = np.arange(4).astype(np.uint8)
+    images = draw.integers(0, 256, size=(pictures, 28, 28)).astype(np.uint8)
+    labels = (np.arange(pictures) % 10).astype(np.uint8)
     np.savez(folder / "digits" / "mnist.npz", train_images=images, train_labels=labels, test_images=images[:2], test_labels=labels[:2])
     return folder

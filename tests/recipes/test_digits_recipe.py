@@ -13,9 +13,11 @@ CONFIG = TrainConfig(steps=2, batch_size=4, checkpoint_every=1, log_every=1)
 
 
 def test_a_trained_composer_is_whole_and_the_same_again(tmp_path):
-    data = str(stand_in_digits(tmp_path, 24))
+    data = str(stand_in_digits(tmp_path, 60, 20))
     common = {"codecs": str(WEIGHTS / "digits"), "data": data, "copies": 2, "config": CONFIG, "progress": False}
-    composers = [train_joint(out=str(tmp_path / name), network=Network(32, 1, 32, 8), **common) for name in ("one", "two")]
+    composers = [
+        train_joint(out=str(tmp_path / name), network=Network(32, 1, 32, 8, pictures=1, sounds=1), **common) for name in ("one", "two")
+    ]
     first, second = (c.denoiser.state_dict() for c in composers)
     assert all(torch.equal(first[k], second[k]) for k in first)
     loaded = Composer.load(tmp_path / "one")

@@ -1,6 +1,9 @@
-"""A mixture of Gaussians as the part of a denoiser that has a closed form; a network beside it learns what is left."""
+"""Mixtures of Gaussians as the part of a joint denoiser that has a closed form; a network beside them learns what is left."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -8,25 +11,35 @@ from torch import Tensor, nn
 from polyscore.errors import PolyscoreError
 from polyscore.paths import GaussianPath
 
-__all__ = ["MixturePrior"]
+__all__ = ["MixturePrior", "denoise_together"]
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """log p(z_t | k) w_k / w_group(k), (B, K), and per component what `MixturePrior.denoise` adds up: pull (B, K, D), S (B, 1)."""
+
+    log: Tensor
+    pull: Tensor
+    S: Tensor
 
 
 class MixturePrior(nn.Module):
-    """The exact denoiser of vectors under sum_k w_k N(mu_k, U_k diag(l_k) U_k'), noised along a Gaussian path to z = A x + S eps.
+    """A mixture of Gaussians N(mu_k, U_k diag(l_k) U_k') of one modality's vectors, noised along a Gaussian path to z = A x + S eps.
 
         v = sum_k r_k (U_k (A S (1 - l_k) / (A^2 l_k + S^2) * U_k'(z - A mu_k)) - S mu_k),   r_k = P(k | z)
 
-    No division by S: it holds at both ends of time. Before `fit` every component is N(0, I), whose v is 0.
+    No division by S: it holds at both ends of time. Before `fit` every component is N(0, I), whose v is 0. With G groups, K / G
+    components each, the groups are what the modalities share (see `denoise_together`).
 
     Args:
-        path: of the vectors. size: D. components: K.
+        path: of the vectors. size: D. components: K. groups: G, a divisor of K.
     """
 
-    def __init__(self, path: GaussianPath, size: int, components: int) -> None:
+    def __init__(self, path: GaussianPath, size: int, components: int, groups: int = 1) -> None:
         super().__init__()
-        if components < 1:
-            raise PolyscoreError(f"mixture: {components} components, expected at least 1")
-        self.path = path
+        if components < 1 or groups < 1 or components % groups:
+            raise PolyscoreError(f"mixture: {components} components in {groups} groups, expected the same number, at least 1, in each")
+        self.path, self.groups = path, groups
         self.register_buffer("log_weight", torch.full((components,), 1 / components).log())
         self.register_buffer("mean", torch.zeros(components, size))
         self.register_buffer("axes", torch.eye(size).repeat(components, 1, 1))
@@ -36,37 +49,84 @@ class MixturePrior(nn.Module):
         self.axes: Tensor
         self.spread: Tensor
 
-    def fit(self, x: Tensor, seed: int = 0, iterations: int = 60, floor: float = 1e-3, most: int = 20000) -> MixturePrior:
-        """Fit to vectors (N, D), `most` of them at random, by expectation maximisation (scikit-learn), `floor` added to every variance.
+    def fit(self, x: Tensor, labels: Tensor | None = None, seed: int = 0, iterations: int = 60, floor: float = 1e-3) -> MixturePrior:
+        """Fit each group to the vectors (N, D) of its label (N,) by expectation maximisation (scikit-learn).
+
+        Args:
+            labels: 0 to G - 1; not needed with one group. floor: added to every variance.
 
         Raises:
-            PolyscoreError: fewer vectors than components, or of another size.
+            PolyscoreError: fewer vectors of a label than components or than 2, vectors of another size, or no labels for several groups.
         """
-        import warnings
-
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.mixture import GaussianMixture
-
-        if len(x) < len(self.mean) or x.shape[1:] != self.mean.shape[1:]:
-            raise PolyscoreError(f"mixture: {tuple(x.shape)} vectors, expected (at least {len(self.mean)}, {self.mean.shape[1]})")
-        x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:most]]
-        options = {"max_iter": iterations, "init_params": "k-means++", "reg_covar": floor, "random_state": seed}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            found = GaussianMixture(len(self.mean), **options).fit(x.double().numpy())
-        spread, axes = torch.linalg.eigh(torch.as_tensor(found.covariances_))
-        for name, value in (("log_weight", torch.as_tensor(found.weights_).log()), ("mean", torch.as_tensor(found.means_))):
-            getattr(self, name).copy_(value)
-        self.axes.copy_(axes)
-        self.spread.copy_(spread)
+        each, size = len(self.mean) // self.groups, self.mean.shape[1]
+        if labels is None and self.groups > 1:
+            raise PolyscoreError(f"mixture: {self.groups} groups, expected a label for every vector")
+        labels = torch.zeros(len(x)) if labels is None else labels
+        for group in range(self.groups):
+            here = slice(group * each, (group + 1) * each)
+            members = x[labels == group]
+            least = max(each, 2)
+            if len(members) < least or x.shape[1:] != (size,):
+                raise PolyscoreError(f"mixture: {tuple(members.shape)} vectors of group {group}, expected (at least {least}, {size})")
+            weight, mean, axes, spread = _fitted(members, each, seed, iterations, floor)
+            self.log_weight[here] = (weight * len(members) / len(x)).log()
+            self.mean[here], self.axes[here], self.spread[here] = mean, axes, spread
         return self
 
-    def forward(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """v (B, D) and the shares r (B, K) of vectors z (B, D) at times t (B,)."""
+    @property
+    def log_group(self) -> Tensor:
+        """Log weights of the groups, (G,)."""
+        return self.log_weight.unflatten(0, (self.groups, -1)).logsumexp(1)
+
+    def solve(self, z: Tensor, t: Tensor) -> _Solved:
+        """Every component on its own, for vectors z (B, D) at times t (B,)."""
         A, S = (torch.as_tensor(part).to(z).expand(len(z))[:, None, None] for part in self.path.coefficients(t))
         u = torch.einsum("bd,kde->bke", z, self.axes) - A * torch.einsum("kd,kde->ke", self.mean, self.axes)
         total = A.square() * self.spread + S.square()
         solved = u / total
-        share = (self.log_weight - (u * solved + total.log()).sum(2) / 2).softmax(1)
-        pull = share[..., None] * (A * S * (1 - self.spread)) * solved
-        return torch.einsum("bke,kde->bd", pull, self.axes) - S[:, 0] * (share @ self.mean), share
+        inside = self.log_weight - self.log_group.repeat_interleave(len(self.mean) // self.groups)
+        return _Solved(inside - (u * solved + total.log()).sum(2) / 2, (A * S * (1 - self.spread)) * solved, S[:, 0])
+
+    def denoise(self, solved: _Solved, share: Tensor) -> Tensor:
+        """v (B, D) where component k has the share r_k (B, K)."""
+        return torch.einsum("bke,kde->bd", share[..., None] * solved.pull, self.axes) - solved.S * (share @ self.mean)
+
+    def forward(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """v (B, D) and shares (B, K) of this modality alone."""
+        return denoise_together({"": self}, {"": z}, {"": t})[""]
+
+
+def denoise_together(
+    priors: Mapping[str, MixturePrior], z: Mapping[str, Tensor], t: Mapping[str, Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """v and shares of every modality under p(z_1, ..., z_M) = sum_g w_g prod_m p_m(z_m | g), the modalities apart given the group.
+
+        r_mk  ~  p_m(z_m | k) w_k * prod_{other modalities} p(z_other | group of k)
+
+    The exact joint denoiser of that law: with one group, of independent mixtures. A modality at t = 1 is no evidence.
+    """
+    solved = {name: prior.solve(z[name], t[name]) for name, prior in priors.items()}
+    first = next(iter(priors.values()))
+    evidence = {name: part.log.unflatten(1, (first.groups, -1)).logsumexp(2) * (t[name] < 1)[:, None] for name, part in solved.items()}
+    total = torch.stack(list(evidence.values())).sum(0) + first.log_group
+    found = {}
+    for name, prior in priors.items():
+        others = (total - evidence[name]).repeat_interleave(len(prior.mean) // prior.groups, 1)
+        share = (solved[name].log + others).softmax(1)
+        found[name] = prior.denoise(solved[name], share), share
+    return found
+
+
+def _fitted(x: Tensor, components: int, seed: int, iterations: int, floor: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    options = {"max_iter": iterations, "init_params": "k-means++", "reg_covar": floor, "random_state": seed}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = GaussianMixture(components, **options).fit(x.double().numpy())
+    spread, axes = torch.linalg.eigh(torch.as_tensor(found.covariances_))
+    weight, mean = torch.as_tensor(found.weights_), torch.as_tensor(found.means_)
+    return weight.float(), mean.float(), axes.float(), spread.float()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polyscore.denoisers import Expert, State
 from polyscore.errors import PolyscoreError
-from polyscore.networks.mixture import MixturePrior
+from polyscore.networks.mixture import MixturePrior, denoise_together
 from polyscore.paths import VPSDE, GaussianPath, Path
 from polyscore.spec import register
 from polyscore.tokens.paths import Absorbing
@@ -62,7 +62,7 @@ class JointMLP(nn.Module):
             included) and go out as logits (B, *shape, K).
         width, depth, hidden: of the trunk. embed: of the time embedding. classes: > 0 adds a class condition (label -1 or None: no class).
         context: > 0 takes as condition a vector of this size (None, or all zeros: nothing is known).
-        priors: a closed-form denoiser of some modalities' marginals. The network then adds to their v, and sees their shares.
+        priors: closed-form denoisers of some modalities. The network then adds to their v, and sees their shares.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class JointMLP(nn.Module):
         """Raw outputs, one of each modality's shape."""
         shown = {name: self._shown(name, z[name]) for name in self.sizes}
         present = {name: (t[name] < 1).to(shown[name].dtype) for name in self.sizes}
-        known = {name: prior(shown[name], t[name]) for name, prior in self.priors.items()}
+        known = denoise_together(cast(Mapping[str, MixturePrior], self.priors), shown, t) if self.priors else {}
         seen = [shown[n] * present[n][:, None] for n in self.sizes] + [share * present[n][:, None] for n, (_, share) in known.items()]
         x = self.stem(torch.cat(seen, 1))
         embedding = self._embed(t, present, condition)
@@ -150,8 +150,9 @@ class JointDenoiser(Expert):
 
     Args:
         shapes: latent shape of each modality. path: of every Gaussian modality. Others: see `JointMLP`.
-        components: of a mixture of Gaussians for each modality named, which `fit_priors` fits before training: the exact denoiser of
-            that mixture is then a part of the network, which learns only what is left (the dependence, and the mixture's error).
+        components: of a mixture of Gaussians for each modality named, which `fit_priors` fits before training. The exact joint denoiser
+            of these mixtures is then a part of the network, which learns only what is left. groups: what the modalities share (digits,
+            say); every group has its own components, as many as the others. One group: independent mixtures, fitted without labels.
     """
 
     def __init__(
@@ -168,20 +169,21 @@ class JointDenoiser(Expert):
         vocabularies: Mapping[str, int] | None = None,
         context: int = 0,
         components: Mapping[str, int] | None = None,
+        groups: int = 1,
     ) -> None:
         tokens = {name: Absorbing(size) for name, size in (vocabularies or {}).items()}
         paths = {name: tokens.get(name) or path or VPSDE() for name in shapes}
-        priors = {name: _prior(name, paths.get(name), shapes.get(name, ()), count) for name, count in (components or {}).items()}
+        priors = {name: _prior(name, paths.get(name), shapes.get(name, ()), count, groups) for name, count in (components or {}).items()}
         network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies, context, priors)
         super().__init__(network, paths, shapes, {name: "logits" if name in tokens else "v" for name in shapes}, spaces)
 
-    def fit_priors(self, latents: Mapping[str, Tensor], seed: int = 0) -> None:
-        """Fit each modality's mixture to its latents (N, *shape); they need not be paired."""
+    def fit_priors(self, latents: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None, seed: int = 0) -> None:
+        """Fit each modality's mixture to its latents (N, *shape) and, with several groups, their labels (N,); they need not be paired."""
         for name, prior in cast(JointMLP, self.network).priors.items():
-            cast(MixturePrior, prior).fit(latents[name].flatten(1), seed)
+            cast(MixturePrior, prior).fit(latents[name].flatten(1), None if labels is None else labels[name], seed)
 
 
-def _prior(name: str, path: Path | None, shape: Sequence[int], components: int) -> MixturePrior:
+def _prior(name: str, path: Path | None, shape: Sequence[int], components: int, groups: int) -> MixturePrior:
     if not isinstance(path, GaussianPath):
         raise PolyscoreError(f"components: {name!r} is not a Gaussian modality of this denoiser")
-    return MixturePrior(path, math.prod(shape), components)
+    return MixturePrior(path, math.prod(shape), components, groups)

@@ -57,8 +57,11 @@ class DigitsTest:
         labels, features = predict(self.judges[name], data)
         return labels, frechet_distance(features, self.features[name])
 
-    def reconstruction(self, composer: Composer, n: int = 5000, seed: int = 0, data: str | None = None) -> dict[str, float]:
-        """Each codec alone: share of test items (2 000 at most) recognised, and Frechet distance of n train items, both reconstructed.
+    def reconstruction(
+        self, composer: Composer, n: int = 5000, seed: int = 0, data: str | None = None, pictures: int = 0
+    ) -> dict[str, float]:
+        """Each codec alone: share of test items (2 000 at most) recognised, and Frechet distance of n train items (or of `pictures`, where
+        that is more), both reconstructed.
 
         Train items, because a Frechet distance of few items is mostly sampling noise: reconstructions of the test items would share the
         reference's noise, and generated items cannot. FSDD has 2 700 train items, so n is at most that for speech.
@@ -67,7 +70,7 @@ class DigitsTest:
         for name, test in self.sets.items():
             labels = predict(self.judges[name], self._through(composer, name, test.x[:2000]))[0]
             train = load_mnist("train", data).x if name == "image" else load_fsdd("train", data).x
-            rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:n]
+            rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: max(n, pictures if name == "image" else 0)]
             found[f"{name} recognised"] = share(labels, test.labels[:2000])
             found[f"{name} frechet"] = self.see(name, self._through(composer, name, train[rows]))[1]
         return found
@@ -90,7 +93,8 @@ def evaluate_digits(
     """Coherence of both directions and of joint samples, Frechet distances and class shares; n samples each.
 
     Args:
-        balance: joint samples for the class shares of the pictures, where that is more than n.
+        balance: joint samples for the class shares and the Frechet distance of the pictures, where that is more than n (pictures are
+            decoded fast; a distance of few is mostly sampling noise).
         listener: another judge of speech, given the first 500 sounds that pictures gave. options: of `Composer.sample`.
 
     Returns:
@@ -107,10 +111,10 @@ def evaluate_digits(
     latents = composer.sample_latents(max(n, balance), seed=seed, batch_size=BATCH, **options)
     seen = {}
     for name in composer.modalities:
-        seen[name], found[f"joint {name} frechet"] = test.see(name, _decoded(composer, name, latents[name][:n]))
-    found["joint"] = agreement(seen)
-    pictures = predict(test.judges["image"], _decoded(composer, "image", latents["image"]))[0]
-    shares: Sequence[float] = class_shares(pictures).tolist()
+        count = len(latents[name]) if name == "image" else n
+        seen[name], found[f"joint {name} frechet"] = test.see(name, _decoded(composer, name, latents[name][:count]))
+    shares: Sequence[float] = class_shares(seen["image"]).tolist()
+    found["joint"] = agreement({name: labels[:n] for name, labels in seen.items()})
     return found | {"least class": min(shares), "most class": max(shares), "evaluations": latents.info["evaluations_per_sample"]}
 
 

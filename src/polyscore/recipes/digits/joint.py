@@ -21,7 +21,7 @@ from polyscore.training.joint import JointObjective
 
 __all__ = ["DEFAULTS", "JOINT_TRAINING", "MEDIA", "OBJECTIVE", "Network", "latents_of_images", "latents_of_speech", "train_joint"]
 
-JOINT_TRAINING = TrainConfig(steps=20000, batch_size=256, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
+JOINT_TRAINING = TrainConfig(steps=12000, batch_size=256, lr=1e-3, ema=0.9995, checkpoint_every=2000, log_every=500)
 OBJECTIVE = JointObjective()
 DEFAULTS: dict[str, Any] = {"steps": 20, "guidance": 0.75}
 MEDIA: dict[str, dict[str, Any]] = {
@@ -32,22 +32,22 @@ MEDIA: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Network:
-    """Size of the joint denoiser; `pictures` and `sounds` are the components of its mixtures of Gaussians (0: none)."""
+    """Size of the joint denoiser; `pictures` and `sounds` are the components of its mixtures of Gaussians for each digit (0: none)."""
 
     width: int = 384
     depth: int = 3
     hidden: int = 448
     embed: int = 96
     dropout: float = 0.0
-    pictures: int = 100
-    sounds: int = 30
+    pictures: int = 12
+    sounds: int = 3
 
     def build(self, codecs: Mapping[str, Codec]) -> JointDenoiser:
         """A denoiser of the latents of these codecs."""
         sizes = asdict(self)
-        components = {"image": sizes.pop("pictures"), "speech": sizes.pop("sounds")}
+        components = {"image": 10 * sizes.pop("pictures"), "speech": 10 * sizes.pop("sounds")}
         shapes = {name: codec.latent_shape for name, codec in codecs.items()}
-        return JointDenoiser(shapes, **sizes, components={name: count for name, count in components.items() if count})
+        return JointDenoiser(shapes, **sizes, components={name: count for name, count in components.items() if count}, groups=10)
 
 
 def train_joint(
@@ -83,7 +83,8 @@ def train_joint(
     )
     denoiser = network.build(parts)
     generator = torch.Generator().manual_seed(config.seed)
-    denoiser.fit_priors({name: _drawn(known, generator) for name, (known, _) in pairs.sets.items()}, config.seed)
+    drawn = {name: _drawn(known, generator) for name, (known, _) in pairs.sets.items()}
+    denoiser.fit_priors(drawn, {name: labels for name, (_, labels) in pairs.sets.items()}, config.seed)
     settings = {"network": asdict(network), "objective": asdict(objective), "copies": copies}
     fit(denoiser, pairs, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
     meta = {"recipe": "digits", "dataset": "MNIST and FSDD, train splits, paired by digit", **settings, "training": asdict(config)}

@@ -59,7 +59,7 @@ def main_table(
     """
     began = time.perf_counter()
     composer, test = Composer.load(model), DigitsTest.load(data=data)
-    own = [test.reconstruction(composer, n, seed, data) for seed in seeds]
+    own = [test.reconstruction(composer, n, seed, data, balance) for seed in seeds]
     listener, speech = SphinxJudge(), test.sets["speech"]
     real = share(listener(speech.x), speech.labels)
     runs = []

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 BASE_TRAINING = TrainConfig(steps=2500, batch_size=128, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
-RATIO_TRAINING = TrainConfig(steps=5000, batch_size=512, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
+RATIO_TRAINING = TrainConfig(steps=3500, batch_size=512, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=200)
 
 
 @dataclass(frozen=True)
