@@ -19,7 +19,7 @@ from polyscore.recipes.digits.codecs import SpeechChange
 from polyscore.training import Draw, Pairs, TrainConfig, fit
 from polyscore.training.joint import JointObjective
 
-__all__ = ["DEFAULTS", "JOINT_TRAINING", "MEDIA", "OBJECTIVE", "Network", "latents_of_images", "latents_of_speech", "train_joint"]
+__all__ = ["DEFAULTS", "JOINT_TRAINING", "MEDIA", "OBJECTIVE", "Network", "Trunk", "latents_of_images", "latents_of_speech", "train_joint"]
 
 JOINT_TRAINING = TrainConfig(steps=12000, batch_size=256, lr=1e-3, ema=0.9995, checkpoint_every=2000, log_every=500)
 OBJECTIVE = JointObjective()
@@ -31,14 +31,20 @@ MEDIA: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Network:
-    """Size of the joint denoiser; `pictures` and `sounds` are the components of its mixtures of Gaussians for each digit (0: none)."""
+class Trunk:
+    """Size of a residual MLP."""
 
     width: int = 384
     depth: int = 3
     hidden: int = 448
     embed: int = 96
     dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Network(Trunk):
+    """Size of the joint denoiser; `pictures` and `sounds` are the components of its mixtures of Gaussians for each digit (0: none)."""
+
     pictures: int = 12
     sounds: int = 3
 
