@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from polyscore.codecs import VAE, Chain, Codec, LogMel
 from polyscore.composer import Composer
 from polyscore.data.digits import RATE, load_fsdd, load_mnist
 from polyscore.networks.mlp import JointDenoiser
+from polyscore.paths import Path
 from polyscore.recipes.digits.codecs import SpeechChange
 from polyscore.training import Draw, Pairs, TrainConfig, fit
 from polyscore.training.joint import JointObjective
@@ -48,12 +49,11 @@ class Network(Trunk):
     pictures: int = 12
     sounds: int = 3
 
-    def build(self, codecs: Mapping[str, Codec]) -> JointDenoiser:
-        """A denoiser of the latents of these codecs."""
+    def build(self, shapes: Mapping[str, Sequence[int]], path: Path | None = None) -> JointDenoiser:
+        """A denoiser of latents of these shapes."""
         sizes = asdict(self)
         components = {"image": 10 * sizes.pop("pictures"), "speech": 10 * sizes.pop("sounds")}
-        shapes = {name: codec.latent_shape for name, codec in codecs.items()}
-        return JointDenoiser(shapes, **sizes, components={name: count for name, count in components.items() if count}, groups=10)
+        return JointDenoiser(shapes, path, **sizes, components={name: count for name, count in components.items() if count}, groups=10)
 
 
 def train_joint(
@@ -78,7 +78,7 @@ def train_joint(
         DataError: MNIST or FSDD is not there. CheckpointError: a codec is not there. PolyscoreError: as `polyscore.training.fit`.
     """
     torch.manual_seed(config.seed)
-    parts: dict[str, Codec] = {name: load_module(Path(codecs) / name, Codec) for name in ("image", "speech")}
+    parts: dict[str, Codec] = {name: load_module(FilePath(codecs) / name, Codec) for name in ("image", "speech")}
     network, objective = network or Network(), objective or OBJECTIVE
     images, sounds = load_mnist("train", data), load_fsdd("train", data)
     pairs = Pairs(
@@ -87,12 +87,12 @@ def train_joint(
             "speech": (latents_of_speech(parts["speech"], sounds.x, copies, config.seed), sounds.labels.repeat(copies)),
         }
     )
-    denoiser = network.build(parts)
+    denoiser = network.build({name: codec.latent_shape for name, codec in parts.items()})
     generator = torch.Generator().manual_seed(config.seed)
     drawn = {name: _drawn(known, generator) for name, (known, _) in pairs.sets.items()}
     denoiser.fit_priors(drawn, {name: labels for name, (_, labels) in pairs.sets.items()}, config.seed)
     settings = {"network": asdict(network), "objective": asdict(objective), "copies": copies}
-    fit(denoiser, pairs, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
+    fit(denoiser, pairs, objective, config, out=FilePath(out) / "run", progress=progress, facts=settings)
     meta = {"recipe": "digits", "dataset": "MNIST and FSDD, train splits, paired by digit", **settings, "training": asdict(config)}
     composer = Composer(parts, denoiser.eval(), DEFAULTS if defaults is None else defaults, MEDIA, meta)
     composer.save(out, dtype=torch.float16)

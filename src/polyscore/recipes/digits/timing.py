@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from polyscore.sampling import Streams, sample
 
 __all__ = ["PAIRS", "SHAPES", "STEPS", "against_diffusers", "denoiser", "import_seconds", "overhead", "rows"]
 
-SHAPES = {"image": (20,), "speech": (48,)}
+SHAPES = {"image": (20,), "speech": (22,)}
 PAIRS, STEPS = 64, 20
 
 
@@ -29,7 +28,7 @@ def denoiser(path: Path | None = None) -> JointDenoiser:
     """A joint denoiser of the recipe's size with random weights (time does not depend on training)."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = JointDenoiser(SHAPES, path, **asdict(Network()))
+        model = Network().build(SHAPES, path)
         for module in model.modules():
             if isinstance(module, nn.Linear) and not module.weight.any():
                 nn.init.normal_(module.weight, std=0.05)
