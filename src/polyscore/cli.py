@@ -13,6 +13,7 @@ from polyscore.terminal import progress, say
 
 __all__ = ["main"]
 
+SolverName = Literal["dpmpp", "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama"]
 # Options written as `--given image=a.png speech=b.wav`.
 _KEYED = ("--given", "--seen", "--leaders", "--expert", "--experts", "--strength", "--reliability", "--scale", "--prior", "--mask")
 
@@ -27,7 +28,7 @@ def sample(
     seed: int = 0,
     batch_size: int = 64,
     steps: int | None = None,
-    solver: Literal["dpmpp", "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama"] | None = None,
+    solver: SolverName | dict[str, SolverName] | None = None,
     grid: Literal["uniform", "log_snr", "centred", "karras"] | None = None,
     guidance: float | None = None,
     leaders: dict[str, int] | None = None,
@@ -49,7 +50,7 @@ def sample(
         seed: sample i depends on (seed, i) only.
         batch_size: samples at a time.
         steps: of the solver; by default the model's own.
-        solver: by default the model's own.
+        solver: by default the model's own; one for all modalities, or one for each as in '{"image": "dpmpp_sde", "speech": "dpmpp"}'.
         grid: spacing of the times.
         guidance: strength of subset guidance.
         leaders: modalities that come first where nothing is given, and their steps, as in --leaders image=10.

@@ -12,7 +12,7 @@ import contextvars
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from polyscore.spec import register
 
 __all__ = [
     "AnyPrediction",
+    "Averaged",
     "Denoiser",
     "Evaluations",
     "Expert",
@@ -182,6 +183,42 @@ class Independent(Denoiser):
             own = condition.get(index) if isinstance(condition, Mapping) else condition
             found |= part({k: z[k] for k in part.paths}, {k: t[k] for k in part.paths}, own)  # type: ignore[union-attr,operator]
         return found
+
+
+@register
+class Averaged(Denoiser):
+    """Several denoisers of one and the same law, averaged: estimates whose errors differ have a smaller one together.
+
+    Each modality's prediction is the mean with weights of its own, in eps and x0 alike (the geometric mean of the densities).
+
+    Args:
+        parts: denoisers on the same paths and shapes. weights: {modality: one weight a part, summing to 1}; default equal ones.
+    """
+
+    def __init__(self, *parts: Denoiser, weights: Mapping[str, Sequence[float]] | None = None) -> None:
+        super().__init__()
+        first = parts[0]
+        self.parts = nn.ModuleList(parts)
+        self.paths, self.shapes, self.spaces = first.paths, first.shapes, first.spaces
+        self.weights = {name: [1 / len(parts)] * len(parts) for name in self.paths} | {k: list(v) for k, v in (weights or {}).items()}
+        for part in parts[1:]:
+            if dict(part.paths) != dict(self.paths) or dict(part.shapes) != dict(self.shapes):
+                raise PolyscoreError(f"Averaged: a part on {dict(part.paths)}, {dict(part.shapes)}; expected {self.paths}, {self.shapes}")
+        for name, own in self.weights.items():
+            if name not in self.paths or len(own) != len(parts) or abs(sum(own) - 1) > 1e-6:
+                raise PolyscoreError(f"Averaged: weights {own} of {name!r}, expected {len(parts)} that sum to 1, of {sorted(self.paths)}")
+
+    def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
+        """The mean predictions."""
+        found = [part(z, t, condition) for part in self.parts]
+        return {name: _mean([part[name] for part in found], own) for name, own in self.weights.items()}
+
+
+def _mean(parts: Sequence[AnyPrediction], weights: Sequence[float]) -> AnyPrediction:
+    named = [(str(number), weight, part) for number, (weight, part) in enumerate(zip(weights, parts, strict=True)) if weight]
+    if isinstance(parts[0], TokenPrediction):
+        return TokenPrediction.mix(cast(Any, named))
+    return Prediction.mix(cast(Any, named), parts[0].z, parts[0].A, parts[0].S)
 
 
 @register

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from polyscore.composer import WEIGHTS, Composer
-from polyscore.recipes.digits.joint import Network, train_joint
+from polyscore.recipes.digits.joint import Mixture, Network, train_joint
 from polyscore.training import TrainConfig
 from tiny import stand_in_digits
 
@@ -16,7 +16,7 @@ def test_a_trained_composer_is_whole_and_the_same_again(tmp_path):
     data = str(stand_in_digits(tmp_path, 60, 20))
     common = {"codecs": str(WEIGHTS / "digits"), "data": data, "copies": 2, "config": CONFIG, "progress": False}
     composers = [
-        train_joint(out=str(tmp_path / name), network=Network(32, 1, 32, 8, pictures=1, sounds=1), **common) for name in ("one", "two")
+        train_joint(out=str(tmp_path / name), network=Network(32, 1, 32, 8), mixture=Mixture(1, 1), **common) for name in ("one", "two")
     ]
     first, second = (c.denoiser.state_dict() for c in composers)
     assert all(torch.equal(first[k], second[k]) for k in first)

@@ -148,3 +148,18 @@ def test_names() -> None:
     assert make_solver(solver) is solver
     with pytest.raises(PolyscoreError, match="solver 'rk4': expected one of ddpm, ddim"):
         make_solver("rk4")
+
+
+def test_each_modality_may_have_a_solver_of_its_own():
+    joint = GaussianDenoiser([0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], {"x": VPSDE(), "y": VPSDE()})
+    mixed = sample(joint, 50, steps=6, solver={"x": "ddim", "y": "dpmpp_sde"})
+    alone = {name: sample(joint, 50, steps=6, solver=name) for name in ("ddim", "dpmpp_sde")}
+    assert torch.equal(mixed["x"], alone["ddim"]["x"])
+    assert torch.equal(mixed["y"], alone["dpmpp_sde"]["y"])
+    with pytest.raises(PolyscoreError, match="asks twice a step"):
+        sample(joint, 2, steps=2, solver={"x": "heun", "y": "ddim"})
+    with pytest.raises(PolyscoreError, match="none for modality 'y'"):
+        sample(joint, 2, steps=2, solver={"x": "ddim"})
+    sample(joint, 2, steps=2, solver={"x": "dpmpp", "y": "dpmpp_sde"}, particles=2)
+    with pytest.raises(PolyscoreError, match="one solver for all modalities"):
+        sample(joint, 2, steps=2, solver={"x": "ddim", "y": "dpmpp_sde"}, particles=2)

@@ -1,17 +1,22 @@
-"""Mixtures of Gaussians as the part of a joint denoiser that has a closed form; a network beside them learns what is left."""
+"""A joint denoiser in closed form: mixtures of Gaussians over the latents of several modalities."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from polyscore.denoisers import Denoiser, State, Times
 from polyscore.errors import PolyscoreError
-from polyscore.paths import GaussianPath
+from polyscore.paths import VPSDE, GaussianPath
+from polyscore.predictions import Prediction
+from polyscore.spec import register
 
-__all__ = ["MixturePrior", "denoise_together"]
+__all__ = ["JointMixture", "MixturePrior"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class MixturePrior(nn.Module):
         v = sum_k r_k (U_k (A S (1 - l_k) / (A^2 l_k + S^2) * U_k'(z - A mu_k)) - S mu_k),   r_k = P(k | z)
 
     No division by S: it holds at both ends of time. Before `fit` every component is N(0, I), whose v is 0. With G groups, K / G
-    components each, the groups are what the modalities share (see `denoise_together`).
+    components each, the groups are what the modalities of a `JointMixture` share.
 
     Args:
         path: of the vectors. size: D. components: K. groups: G, a divisor of K.
@@ -91,30 +96,61 @@ class MixturePrior(nn.Module):
         """v (B, D) where component k has the share r_k (B, K)."""
         return torch.einsum("bke,kde->bd", share[..., None] * solved.pull, self.axes) - solved.S * (share @ self.mean)
 
-    def forward(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """v (B, D) and shares (B, K) of this modality alone."""
-        return denoise_together({"": self}, {"": z}, {"": t})[""]
 
-
-def denoise_together(
-    priors: Mapping[str, MixturePrior], z: Mapping[str, Tensor], t: Mapping[str, Tensor]
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """v and shares of every modality under p(z_1, ..., z_M) = sum_g w_g prod_m p_m(z_m | g), the modalities apart given the group.
+@register
+class JointMixture(Denoiser):
+    """Density: p(z_1, ..., z_M) = sum_g w_g prod_m p_m(z_m | g): mixtures of Gaussians, the modalities apart given the group they share.
 
         r_mk  ~  p_m(z_m | k) w_k * prod_{other modalities} p(z_other | group of k)
 
-    The exact joint denoiser of that law: with one group, of independent mixtures. A modality at t = 1 is no evidence.
+    The exact denoiser of that law at every combination of times, in closed form: joint samples, all conditionals and all marginals, from
+    seconds of expectation maximisation. One group: independent mixtures, fitted without labels. A modality at t = 1 is no evidence.
+
+    Args:
+        shapes: latent shape of each modality. components: of each modality's mixture, the same number in every group.
+        groups: what the modalities share (digits, say). path: Gaussian, of every modality.
     """
-    solved = {name: prior.solve(z[name], t[name]) for name, prior in priors.items()}
-    first = next(iter(priors.values()))
-    evidence = {name: part.log.unflatten(1, (first.groups, -1)).logsumexp(2) * (t[name] < 1)[:, None] for name, part in solved.items()}
-    total = torch.stack(list(evidence.values())).sum(0) + first.log_group
-    found = {}
-    for name, prior in priors.items():
-        others = (total - evidence[name]).repeat_interleave(len(prior.mean) // prior.groups, 1)
-        share = (solved[name].log + others).softmax(1)
-        found[name] = prior.denoise(solved[name], share), share
-    return found
+
+    def __init__(
+        self, shapes: Mapping[str, Sequence[int]], components: Mapping[str, int], groups: int = 1, path: GaussianPath | None = None
+    ) -> None:
+        super().__init__()
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        along = path or VPSDE()
+        self.paths = dict.fromkeys(self.shapes, along)
+        if missing := sorted(set(self.shapes) ^ set(components)):
+            raise PolyscoreError(f"mixture: components of {sorted(components)}, expected {sorted(self.shapes)} ({missing[0]!r} differs)")
+        self.priors = nn.ModuleDict(
+            {name: MixturePrior(along, math.prod(shape), components[name], groups) for name, shape in self.shapes.items()}
+        )
+
+    def fit(self, latents: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None, seed: int = 0) -> JointMixture:
+        """Fit each modality to its latents (N, *shape) and, with several groups, their labels (N,); they need not be paired."""
+        for name in self.shapes:
+            self._prior(name).fit(latents[name].flatten(1), None if labels is None else labels[name], seed)
+        return self
+
+    def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, Prediction]:
+        """The exact predictions."""
+        rows = len(next(iter(z.values())))
+        clocks = {name: torch.as_tensor(t[name]).to(z[name]).expand(rows) for name in self.shapes}
+        solved = {name: self._prior(name).solve(z[name].flatten(1), clocks[name]) for name in self.shapes}
+        first = self._prior(next(iter(self.shapes)))
+        evidence = {name: _by_group(part.log, first.groups).logsumexp(2) * (clocks[name] < 1)[:, None] for name, part in solved.items()}
+        total = torch.stack(list(evidence.values())).sum(0) + first.log_group
+        found = {}
+        for name, part in solved.items():
+            others = (total - evidence[name]).repeat_interleave(part.log.shape[1] // first.groups, 1)
+            v = self._prior(name).denoise(part, (part.log + others).softmax(1))
+            found[name] = Prediction.of("v", v.reshape(z[name].shape), z[name], *self.coefficients(name, t))
+        return found
+
+    def _prior(self, name: str) -> MixturePrior:
+        return cast(MixturePrior, self.priors[name])
+
+
+def _by_group(log: Tensor, groups: int) -> Tensor:
+    return log.unflatten(1, (groups, -1))
 
 
 def _fitted(x: Tensor, components: int, seed: int, iterations: int, floor: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.denoisers import Expert, State
-from polyscore.errors import PolyscoreError
-from polyscore.networks.mixture import MixturePrior, denoise_together
-from polyscore.paths import VPSDE, GaussianPath, Path
+from polyscore.paths import VPSDE, Path
 from polyscore.spec import register
 from polyscore.tokens.paths import Absorbing
 
@@ -62,7 +60,6 @@ class JointMLP(nn.Module):
             included) and go out as logits (B, *shape, K).
         width, depth, hidden: of the trunk. embed: of the time embedding. classes: > 0 adds a class condition (label -1 or None: no class).
         context: > 0 takes as condition a vector of this size (None, or all zeros: nothing is known).
-        priors: closed-form denoisers of some modalities. The network then adds to their v, and sees their shares.
     """
 
     def __init__(
@@ -76,10 +73,8 @@ class JointMLP(nn.Module):
         dropout: float = 0.0,
         vocabularies: Mapping[str, int] | None = None,
         context: int = 0,
-        priors: Mapping[str, MixturePrior] | None = None,
     ) -> None:
         super().__init__()
-        self.priors = nn.ModuleDict(priors or {})
         self.context_size = context
         self.context = nn.Linear(context + 1, embed, bias=False) if context else None
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
@@ -87,7 +82,6 @@ class JointMLP(nn.Module):
         self.sizes = {name: math.prod(shape) * self.vocabularies.get(name, 1) for name, shape in self.shapes.items()}
         total = sum(self.sizes.values())
         inputs = total + sum(math.prod(self.shapes[name]) for name in self.vocabularies)
-        inputs += sum(len(cast(MixturePrior, prior).mean) for prior in self.priors.values())
         self.time = FourierTime(32)
         self.embedding = nn.Sequential(nn.Linear(34 * len(self.sizes), embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
         self.classes = nn.Embedding(classes + 1, embed) if classes else None
@@ -102,15 +96,12 @@ class JointMLP(nn.Module):
         """Raw outputs, one of each modality's shape."""
         shown = {name: self._shown(name, z[name]) for name in self.sizes}
         present = {name: (t[name] < 1).to(shown[name].dtype) for name in self.sizes}
-        known = denoise_together(cast(Mapping[str, MixturePrior], self.priors), shown, t) if self.priors else {}
-        seen = [shown[n] * present[n][:, None] for n in self.sizes] + [share * present[n][:, None] for n, (_, share) in known.items()]
-        x = self.stem(torch.cat(seen, 1))
+        x = self.stem(torch.cat([shown[n] * present[n][:, None] for n in self.sizes], 1))
         embedding = self._embed(t, present, condition)
         for block in self.blocks:
             x = block(x, embedding)
         parts = cast(Tensor, self.head(self.norm(x))).split(list(self.sizes.values()), 1)
-        found = {name: part + known[name][0] if name in known else part for name, part in zip(self.sizes, parts, strict=True)}
-        return {name: part.reshape(-1, *self._out(name)) for name, part in found.items()}
+        return {name: part.reshape(-1, *self._out(name)) for name, part in zip(self.sizes, parts, strict=True)}
 
     def _out(self, name: str) -> tuple[int, ...]:
         tokens = self.vocabularies.get(name)
@@ -150,9 +141,6 @@ class JointDenoiser(Expert):
 
     Args:
         shapes: latent shape of each modality. path: of every Gaussian modality. Others: see `JointMLP`.
-        components: of a mixture of Gaussians for each modality named, which `fit_priors` fits before training. The exact joint denoiser
-            of these mixtures is then a part of the network, which learns only what is left. groups: what the modalities share (digits,
-            say); every group has its own components, as many as the others. One group: independent mixtures, fitted without labels.
     """
 
     def __init__(
@@ -168,22 +156,8 @@ class JointDenoiser(Expert):
         spaces: Mapping[str, str] | None = None,
         vocabularies: Mapping[str, int] | None = None,
         context: int = 0,
-        components: Mapping[str, int] | None = None,
-        groups: int = 1,
     ) -> None:
+        network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies, context)
         tokens = {name: Absorbing(size) for name, size in (vocabularies or {}).items()}
         paths = {name: tokens.get(name) or path or VPSDE() for name in shapes}
-        priors = {name: _prior(name, paths.get(name), shapes.get(name, ()), count, groups) for name, count in (components or {}).items()}
-        network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies, context, priors)
         super().__init__(network, paths, shapes, {name: "logits" if name in tokens else "v" for name in shapes}, spaces)
-
-    def fit_priors(self, latents: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None, seed: int = 0) -> None:
-        """Fit each modality's mixture to its latents (N, *shape) and, with several groups, their labels (N,); they need not be paired."""
-        for name, prior in cast(JointMLP, self.network).priors.items():
-            cast(MixturePrior, prior).fit(latents[name].flatten(1), None if labels is None else labels[name], seed)
-
-
-def _prior(name: str, path: Path | None, shape: Sequence[int], components: int, groups: int) -> MixturePrior:
-    if not isinstance(path, GaussianPath):
-        raise PolyscoreError(f"components: {name!r} is not a Gaussian modality of this denoiser")
-    return MixturePrior(path, math.prod(shape), components, groups)

@@ -128,7 +128,10 @@ class RatioTwins(nn.Module):
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> Tensor:
         """Logits (B,)."""
-        return self.combine(self.features(z, t), groups=len(next(iter(z.values()))))[0]
+        every = torch.stack(list(self.features(z, t).values()))
+        e, b = every[..., :-1], every[..., -1]
+        products = (e.sum(0).square() - e.square().sum(0)).sum(-1) / 2  # of all pairs of modalities
+        return b.sum(0) + 4 / math.sqrt(e.shape[-1]) * products
 
 
 def _times(features: nn.Module, t: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:

@@ -9,7 +9,7 @@ from polyscore.recipes.cdcd import commands as cdcd
 from polyscore.recipes.cdcd import dance_commands as dance
 from polyscore.recipes.cdcd import text_commands as text
 from polyscore.recipes.digits.codecs import IMAGE_TRAINING, SPEECH_TRAINING, train_image_codec, train_speech_codec
-from polyscore.recipes.digits.joint import JOINT_TRAINING, OBJECTIVE, Network, train_joint
+from polyscore.recipes.digits.joint import JOINT_TRAINING, OBJECTIVE, Mixture, Network, train_joint
 from polyscore.recipes.digits.judges import train_judge
 from polyscore.recipes.faces import commands as faces
 from polyscore.recipes.mmdisco.commands import RECIPES, TRAINERS
@@ -21,7 +21,7 @@ from polyscore.training.joint import JointObjective
 
 __all__ = ["EVALUATE", "RECIPE", "TRAIN"]
 
-NETWORK = Network()
+NETWORK, MIXTURE = Network(), Mixture()
 
 
 def digits_image_codec(
@@ -76,24 +76,26 @@ def digits_joint(
     out: str = "runs/digits",
     data: str | None = None,
     network: Network = NETWORK,
+    mixture: Mixture = MIXTURE,
     objective: JointObjective = OBJECTIVE,
     copies: int = 4,
     training: TrainConfig = JOINT_TRAINING,
     defaults: dict[str, Any] | None = None,
 ) -> None:
-    """Train the joint denoiser on pairs of the same digit, and save the Composer.
+    """Train the joint denoiser on pairs of the same digit, average it with mixtures of Gaussians, and save the Composer.
 
     Args:
         codecs: folder of the two codecs.
         out: folder of the Composer.
         data: default $POLYSCORE_DATA.
         network: its size.
+        mixture: components for each digit, and their weight in each modality's predictions.
         objective: how times are drawn.
         copies: augmented copies of every recording.
         training: steps, batch, learning rate and the like.
         defaults: of `sample`.
     """
-    train_joint(codecs, out, data, network, objective, copies, training, defaults)
+    train_joint(codecs, out, data, network, mixture, objective, copies, training, defaults)
     say(f"saved {out}; try: polyscore sample --model {out}")
 
 

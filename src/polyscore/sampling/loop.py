@@ -73,7 +73,7 @@ def sample(
     absent: Collection[str] = (),
     condition: Any = None,
     steps: int = 20,
-    solver: str | Solver = "dpmpp",
+    solver: str | Solver | Mapping[str, Any] = "dpmpp",
     token_solver: Any = "ancestral",
     corrector: Corrector | None = None,
     particles: int | Particles | None = None,

@@ -32,7 +32,7 @@ from polyscore.denoisers import State
 from polyscore.errors import PolyscoreError
 from polyscore.predictions import Prediction, TokenPrediction
 from polyscore.sampling.noise import Streams
-from polyscore.sampling.solvers import DDIM, DPMpp, EulerMaruyama, NoisyDPMpp, Solver
+from polyscore.sampling.solvers import DDIM, ByModality, DPMpp, EulerMaruyama, NoisyDPMpp, Solver
 from polyscore.sampling.steering import Steering
 from polyscore.sampling.walk import Walk
 
@@ -80,6 +80,10 @@ def noisy(solver: Solver) -> Solver:
     Raises:
         PolyscoreError: a solver that has no noisy form.
     """
+    if isinstance(solver, ByModality):
+        solver, *others = {noisy(own) for own in solver.solvers.values()}
+        if others:
+            raise PolyscoreError("particles need one solver for all modalities, found several: give solver='dpmpp_sde'")
     if isinstance(solver, DPMpp) and solver.order == 2:
         return NoisyDPMpp()
     if isinstance(solver, DDIM):

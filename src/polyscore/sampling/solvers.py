@@ -8,9 +8,9 @@ For A, S at t and a, s at the next time: lambda = log(A / S), h = lambda_next - 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from polyscore.errors import PolyscoreError
 from polyscore.predictions import Prediction
 from polyscore.sampling.walk import Walk
 
-__all__ = ["DDIM", "DPMpp", "EulerMaruyama", "Heun", "NoisyDPMpp", "Solver", "make_solver"]
+__all__ = ["DDIM", "ByModality", "DPMpp", "EulerMaruyama", "Heun", "NoisyDPMpp", "Solver", "make_solver"]
 
 
 class Solver(Protocol):
@@ -186,6 +186,24 @@ class EulerMaruyama:
         return mean + math.sqrt(g2 * dt) * walk.noise(name)
 
 
+@dataclass(frozen=True)
+class ByModality:
+    """A solver of its own for each modality; those that ask for a second prediction cannot be among them."""
+
+    solvers: Mapping[str, Solver]
+    refines: ClassVar[bool] = False
+
+    def update(self, walk: Walk, name: str, z: Tensor, p: Prediction, i: int) -> Tensor:
+        """One step of the modality's own solver.
+
+        Raises:
+            PolyscoreError: it has none.
+        """
+        if name not in self.solvers:
+            raise PolyscoreError(f"solver: none for modality {name!r}, expected one for each, found {sorted(self.solvers)}")
+        return self.solvers[name].update(walk, name, z, p, i)
+
+
 _NAMED: dict[str, Callable[[], Solver]] = {
     "ddpm": lambda: DDIM(1.0),
     "ddim": lambda: DDIM(0.0),
@@ -200,12 +218,17 @@ _NAMED: dict[str, Callable[[], Solver]] = {
 }
 
 
-def make_solver(solver: str | Solver) -> Solver:
-    """A solver by name, or the given object.
+def make_solver(solver: str | Solver | Mapping[str, Any]) -> Solver:
+    """A solver by name, the given object, or {modality: either}.
 
     Raises:
-        PolyscoreError: an unknown name.
+        PolyscoreError: an unknown name, or a solver with two predictions a step beside others.
     """
+    if isinstance(solver, Mapping):
+        found = {name: make_solver(own) for name, own in solver.items()}
+        if twice := [name for name, own in found.items() if own.refines]:
+            raise PolyscoreError(f"solver of {twice[0]!r}: {found[twice[0]]} asks twice a step, which solvers beside others cannot")
+        return ByModality(found)
     if not isinstance(solver, str):
         return solver
     if solver not in _NAMED:

@@ -10,7 +10,7 @@ from polyscore.data.fashion import Pictures
 from polyscore.recipes.cdcd.codec import CODEC_TRAINING, train_token_codec
 from polyscore.recipes.cdcd.image import CLASS_TRAINING, CONTINUE, SETTINGS, VANILLA, train_class
 from polyscore.recipes.cdcd.table import CURVE
-from polyscore.recipes.digits.joint import Trunk
+from polyscore.recipes.digits.joint import Network
 from polyscore.recipes.digits.words import OBJECTIVE, READER, SCALE, WORDS_TRAINING, train_words
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
@@ -24,7 +24,7 @@ def digits_words(
     model: str = "digits",
     out: str = "runs/digits-words",
     data: str | None = None,
-    network: Trunk = READER,
+    network: Network = READER,
     objective: ReadingObjective = OBJECTIVE,
     copies: int = 4,
     scale: float = SCALE,

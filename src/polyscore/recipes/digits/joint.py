@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,17 +13,29 @@ from polyscore.checkpoint import load_module
 from polyscore.codecs import VAE, Chain, Codec, LogMel
 from polyscore.composer import Composer
 from polyscore.data.digits import RATE, load_fsdd, load_mnist
+from polyscore.denoisers import Averaged, Denoiser
+from polyscore.networks.mixture import JointMixture
 from polyscore.networks.mlp import JointDenoiser
-from polyscore.paths import Path
 from polyscore.recipes.digits.codecs import SpeechChange
 from polyscore.training import Draw, Pairs, TrainConfig, fit
 from polyscore.training.joint import JointObjective
 
-__all__ = ["DEFAULTS", "JOINT_TRAINING", "MEDIA", "OBJECTIVE", "Network", "Trunk", "latents_of_images", "latents_of_speech", "train_joint"]
+__all__ = [
+    "DEFAULTS",
+    "JOINT_TRAINING",
+    "MEDIA",
+    "OBJECTIVE",
+    "Mixture",
+    "Network",
+    "average_with_mixture",
+    "latents_of_images",
+    "latents_of_speech",
+    "train_joint",
+]
 
-JOINT_TRAINING = TrainConfig(steps=12000, batch_size=256, lr=1e-3, ema=0.9995, checkpoint_every=2000, log_every=500)
+JOINT_TRAINING = TrainConfig(steps=20000, batch_size=256, lr=1e-3, ema=0.999, checkpoint_every=2000, log_every=500)
 OBJECTIVE = JointObjective()
-DEFAULTS: dict[str, Any] = {"steps": 20, "guidance": 0.75}
+DEFAULTS: dict[str, Any] = {"steps": 20, "guidance": 0.3, "solver": {"image": "dpmpp_sde", "speech": "dpmpp"}}
 MEDIA: dict[str, dict[str, Any]] = {
     "image": {"kind": "image", "prepare": "digit"},
     "speech": {"kind": "audio", "rate": RATE, "prepare": "clip"},
@@ -32,28 +43,29 @@ MEDIA: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """Size of a residual MLP."""
+class Network:
+    """Size of a joint denoiser's residual MLP."""
 
     width: int = 384
     depth: int = 3
-    hidden: int = 448
+    hidden: int = 512
     embed: int = 96
     dropout: float = 0.0
 
 
 @dataclass(frozen=True)
-class Network(Trunk):
-    """Size of the joint denoiser; `pictures` and `sounds` are the components of its mixtures of Gaussians for each digit (0: none)."""
+class Mixture:
+    """The mixtures of Gaussians that are averaged with the network.
+
+    Args:
+        pictures, sounds: components for each digit. image, speech: their weight in the predictions of each modality, the rest is the
+            network's.
+    """
 
     pictures: int = 12
     sounds: int = 3
-
-    def build(self, shapes: Mapping[str, Sequence[int]], path: Path | None = None) -> JointDenoiser:
-        """A denoiser of latents of these shapes."""
-        sizes = asdict(self)
-        components = {"image": 10 * sizes.pop("pictures"), "speech": 10 * sizes.pop("sounds")}
-        return JointDenoiser(shapes, path, **sizes, components={name: count for name, count in components.items() if count}, groups=10)
+    image: float = 1.0
+    speech: float = 0.25
 
 
 def train_joint(
@@ -61,25 +73,28 @@ def train_joint(
     out: str = "runs/digits-joint",
     data: str | None = None,
     network: Network | None = None,
+    mixture: Mixture | None = None,
     objective: JointObjective | None = None,
     copies: int = 4,
     config: TrainConfig = JOINT_TRAINING,
     defaults: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> Composer:
-    """Train the joint denoiser on pairs of the same digit and save the Composer in `out` (float16).
+    """Train the joint denoiser on pairs of the same digit, average it with mixtures of Gaussians in closed form, and save the Composer in
+    `out` (float16).
 
     Args:
         codecs: folder with image.json and speech.json, as the codec recipes save them.
         data: folder of the data sets; default: the environment variable POLYSCORE_DATA.
-        objective: how times are drawn. copies: augmented copies of every recording. defaults: of the Composer's `sample`.
+        network: its size. mixture: sizes and weights of the mixtures. objective: how times are drawn.
+        copies: augmented copies of every recording. defaults: of the Composer's `sample`.
 
     Raises:
         DataError: MNIST or FSDD is not there. CheckpointError: a codec is not there. PolyscoreError: as `polyscore.training.fit`.
     """
     torch.manual_seed(config.seed)
-    parts: dict[str, Codec] = {name: load_module(FilePath(codecs) / name, Codec) for name in ("image", "speech")}
-    network, objective = network or Network(), objective or OBJECTIVE
+    parts: dict[str, Codec] = {name: load_module(Path(codecs) / name, Codec) for name in ("image", "speech")}
+    network, mixture, objective = network or Network(), mixture or Mixture(), objective or OBJECTIVE
     images, sounds = load_mnist("train", data), load_fsdd("train", data)
     pairs = Pairs(
         {
@@ -87,21 +102,28 @@ def train_joint(
             "speech": (latents_of_speech(parts["speech"], sounds.x, copies, config.seed), sounds.labels.repeat(copies)),
         }
     )
-    denoiser = network.build({name: codec.latent_shape for name, codec in parts.items()})
-    generator = torch.Generator().manual_seed(config.seed)
-    drawn = {name: _drawn(known, generator) for name, (known, _) in pairs.sets.items()}
-    denoiser.fit_priors(drawn, {name: labels for name, (_, labels) in pairs.sets.items()}, config.seed)
+    denoiser = JointDenoiser({name: codec.latent_shape for name, codec in parts.items()}, **asdict(network))
     settings = {"network": asdict(network), "objective": asdict(objective), "copies": copies}
-    fit(denoiser, pairs, objective, config, out=FilePath(out) / "run", progress=progress, facts=settings)
+    fit(denoiser, pairs, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
     meta = {"recipe": "digits", "dataset": "MNIST and FSDD, train splits, paired by digit", **settings, "training": asdict(config)}
-    composer = Composer(parts, denoiser.eval(), DEFAULTS if defaults is None else defaults, MEDIA, meta)
+    meta |= {"mixture": asdict(mixture)}
+    whole = average_with_mixture(denoiser.eval(), pairs, mixture, config.seed)
+    composer = Composer(parts, whole, DEFAULTS if defaults is None else defaults, MEDIA, meta)
     composer.save(out, dtype=torch.float16)
     return composer
 
 
-def _drawn(posterior: Tensor, generator: torch.Generator) -> Tensor:
-    mean, deviation = posterior.unbind(1)
-    return mean + deviation * torch.randn(mean.shape, generator=generator)
+def average_with_mixture(denoiser: Denoiser, pairs: Pairs, mixture: Mixture, seed: int = 0) -> Averaged:
+    """The denoiser, averaged with a `JointMixture` fitted to the same latents and their digits."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = {}
+    for name, (posterior, _) in pairs.sets.items():
+        mean, deviation = posterior.unbind(1)
+        latents[name] = mean + deviation * torch.randn(mean.shape, generator=generator)
+    closed = JointMixture(denoiser.shapes, {"image": 10 * mixture.pictures, "speech": 10 * mixture.sounds}, groups=10)
+    closed.fit(latents, {name: labels for name, (_, labels) in pairs.sets.items()}, seed)
+    weights = {name: [1 - share, share] for name, share in (("image", mixture.image), ("speech", mixture.speech))}
+    return Averaged(denoiser, closed, weights=weights)
 
 
 @torch.no_grad()

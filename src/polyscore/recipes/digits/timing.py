@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def denoiser(path: Path | None = None) -> JointDenoiser:
     """A joint denoiser of the recipe's size with random weights (time does not depend on training)."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Network().build(SHAPES, path)
+        model = JointDenoiser(SHAPES, path, **asdict(Network()))
         for module in model.modules():
             if isinstance(module, nn.Linear) and not module.weight.any():
                 nn.init.normal_(module.weight, std=0.05)

@@ -19,7 +19,7 @@ from polyscore.data.digits import load_fsdd, load_mnist
 from polyscore.metrics.coherence import class_shares
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.recipes.digits.evaluate import DigitsTest
-from polyscore.recipes.digits.joint import Trunk, latents_of_images, latents_of_speech
+from polyscore.recipes.digits.joint import Network, latents_of_images, latents_of_speech
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.training import Pairs, TrainConfig, fit
 from polyscore.training.reading import ReadingObjective
@@ -41,7 +41,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 WORDS_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
 WORDS_DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "ddpm", "token_solver": "random", "guidance": 1.0}
 OBJECTIVE = ReadingObjective("word")
-READER = Trunk(width=192, depth=2, hidden=256, embed=64)
+READER = Network(width=192, depth=2, hidden=256, embed=64)
 SCALE = 8.0
 NAMES = ("image", "speech", "word")
 SUBSETS = [subset for size in range(3) for subset in itertools.combinations(NAMES, size)]
@@ -56,7 +56,7 @@ def train_words(
     model: str = "digits",
     out: str = "runs/digits-words",
     data: str | None = None,
-    network: Trunk = READER,
+    network: Network = READER,
     objective: ReadingObjective = OBJECTIVE,
     copies: int = 4,
     scale: float = SCALE,
