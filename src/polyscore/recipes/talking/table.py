@@ -40,7 +40,8 @@ __all__ = ["SCALES", "Scorer", "guidance_seconds", "run_talking"]
 
 SCALES = (0.0, 0.5, 1.0, 3.0, 4.0)
 SHORT: dict[str, Any] = {"window": (0.0, 0.7), "every": 2}
-SHORTLY = "all, every 2nd step below t = 0.7"
+SHORTLY = "all, every 2nd step below t = 0.7, 1.5 x the scale"
+"""A gradient that is kept for a step has become too short: gradients grow as the noise falls."""
 
 
 class Scorer:
@@ -146,13 +147,13 @@ def _seed(
     def ratio(case: str, base: Denoiser, domain: str, loss: str) -> Any:
         return train_talking_ratio(str(out), case, base, domain, loss, size, seed, training, data)
 
-    def guided(base: Denoiser, ratio: Any, **options: Any) -> Guided:
-        return Guided(base, ratio, size.scale, **options)
+    def guided(base: Denoiser, ratio: Any) -> Guided:
+        return Guided(base, ratio, size.scale)
 
     learned = {loss: ratio("ind", bases, "IND", loss) for loss in LOSSES}
     if not (Path(out) / "joined" / "composer.json").exists():
         talking_composer(out, learned["all"], size.scale)
-    full, short = guided(bases, learned["all"]), guided(bases, learned["all"], **SHORT)
+    full, short = guided(bases, learned["all"]), Guided(bases, learned["all"], 1.5 * size.scale, **SHORT)
     found = {"base": measure(bases), "all": measure(full), SHORTLY: measure(short)}
     for case, seconds in guidance_seconds({"base": bases, "all": full, SHORTLY: short}, n, size.steps).items():
         found[case]["time over base"] = seconds - 1
@@ -161,7 +162,9 @@ def _seed(
     found |= {loss: measure(guided(bases, learned[loss])) for loss in ("disc", "denoise")}
     found |= {f"all, scale {scale:g}": measure(Guided(bases, learned["all"], scale)) for scale in SCALES}
     found["OOD base"] = measure(bases, "OOD")
-    found["OOD all"] = measure(guided(bases, ratio("ood", bases, "OOD", "all")), "OOD")
+    shifted = ratio("ood", bases, "OOD", "all")
+    found["OOD all"] = measure(guided(bases, shifted), "OOD")
+    found["OOD all, scale 1"] = measure(Guided(bases, shifted), "OOD")
     found["one joint base"] = measure(joint)
     found["one joint base, guided"] = measure(Guided(joint, ratio("joint", joint, "IND", "all")))
     return found | {f"real pairs, {name}": scorer.score(scorer.real) for name, scorer in scorers.items()}
