@@ -28,7 +28,7 @@ SIZE = 32
 HALF = 400
 NAMES = ("hair", "skin", "both", "sketch", "attributes")
 COLOURS = PACKED[-4:]
-EXPERT_TRAINING = TrainConfig(steps=200, batch_size=32, lr=4e-3, ema=0.96, log_every=50, checkpoint_every=200)
+EXPERT_TRAINING = TrainConfig(steps=800, batch_size=32, lr=4e-3, ema=0.96, log_every=50, checkpoint_every=200)
 JUDGE_TRAINING = TrainConfig(steps=400, batch_size=32, lr=2e-3, ema=0.99, log_every=100, checkpoint_every=400)
 
 
