@@ -39,7 +39,7 @@ __all__ = [
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 WORDS_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
-WORDS_DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "ddpm", "token_solver": "random", "guidance": 1.0}
+WORDS_DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "ddpm", "token_solver": "random", "guidance": 2.0}
 OBJECTIVE = ReadingObjective("word")
 READER = Network(width=192, depth=2, hidden=256, embed=64)
 SCALE = 8.0
