@@ -81,7 +81,11 @@ class MixturePrior(nn.Module):
     @property
     def log_group(self) -> Tensor:
         """Log weights of the groups, (G,)."""
-        return self.log_weight.unflatten(0, (self.groups, -1)).logsumexp(1)
+        return self.by_group(self.log_weight)
+
+    def by_group(self, log: Tensor) -> Tensor:
+        """Sums in logs over the components of each group, (..., K) -> (..., G)."""
+        return log.unflatten(-1, (self.groups, -1)).logsumexp(-1)
 
     def solve(self, z: Tensor, t: Tensor) -> _Solved:
         """Every component on its own, for vectors z (B, D) at times t (B,)."""
@@ -136,7 +140,7 @@ class JointMixture(Denoiser):
         clocks = {name: torch.as_tensor(t[name]).to(z[name]).expand(rows) for name in self.shapes}
         solved = {name: self._prior(name).solve(z[name].flatten(1), clocks[name]) for name in self.shapes}
         first = self._prior(next(iter(self.shapes)))
-        evidence = {name: _by_group(part.log, first.groups).logsumexp(2) * (clocks[name] < 1)[:, None] for name, part in solved.items()}
+        evidence = {name: first.by_group(part.log) * (clocks[name] < 1)[:, None] for name, part in solved.items()}
         total = torch.stack(list(evidence.values())).sum(0) + first.log_group
         found = {}
         for name, part in solved.items():
@@ -147,10 +151,6 @@ class JointMixture(Denoiser):
 
     def _prior(self, name: str) -> MixturePrior:
         return cast(MixturePrior, self.priors[name])
-
-
-def _by_group(log: Tensor, groups: int) -> Tensor:
-    return log.unflatten(1, (groups, -1))
 
 
 def _fitted(x: Tensor, components: int, seed: int, iterations: int, floor: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

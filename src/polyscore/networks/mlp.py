@@ -14,7 +14,7 @@ from polyscore.paths import VPSDE, Path
 from polyscore.spec import register
 from polyscore.tokens.paths import Absorbing
 
-__all__ = ["FourierTime", "JointDenoiser", "JointMLP"]
+__all__ = ["FourierTime", "JointDenoiser", "JointMLP", "embedder"]
 
 
 class FourierTime(nn.Module):
@@ -29,6 +29,11 @@ class FourierTime(nn.Module):
         """(B,) -> (B, size)."""
         angles = t[:, None] * self.frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def embedder(size: int, embed: int) -> nn.Sequential:
+    """Two layers that make the embedding of times out of their features, (B, size) -> (B, embed)."""
+    return nn.Sequential(nn.Linear(size, embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
 
 
 class _Block(nn.Module):
@@ -83,7 +88,7 @@ class JointMLP(nn.Module):
         total = sum(self.sizes.values())
         inputs = total + sum(math.prod(self.shapes[name]) for name in self.vocabularies)
         self.time = FourierTime(32)
-        self.embedding = nn.Sequential(nn.Linear(34 * len(self.sizes), embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
+        self.embedding = embedder(34 * len(self.sizes), embed)
         self.classes = nn.Embedding(classes + 1, embed) if classes else None
         self.stem = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList([_Block(width, hidden, embed, dropout) for _ in range(depth)])

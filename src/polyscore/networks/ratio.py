@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.denoisers import State
-from polyscore.networks.mlp import FourierTime, _Block
+from polyscore.networks.mlp import FourierTime, _Block, embedder
 from polyscore.spec import register
 
 __all__ = ["RatioMLP", "RatioTwins", "default_network"]
@@ -40,7 +40,7 @@ class RatioMLP(nn.Module):
         super().__init__()
         self.sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         self.time = FourierTime(32)
-        self.embedding = nn.Sequential(nn.Linear(32 * len(self.sizes), embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
+        self.embedding = embedder(32 * len(self.sizes), embed)
         self.classes = nn.Embedding(classes + 1, embed) if classes else None
         self.stem = nn.Linear(sum(self.sizes.values()), width)
         self.blocks = nn.ModuleList([_Block(width, hidden, embed, dropout) for _ in range(depth)])
@@ -52,7 +52,7 @@ class RatioMLP(nn.Module):
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> Tensor:
         """Logits (B,)."""
         x = self.stem(torch.cat([z[name].flatten(1) for name in self.sizes], 1))
-        embedding = cast(Tensor, self.embedding(_times(self.time, t, list(self.sizes))))
+        embedding = cast(Tensor, self.embedding(_times(self.time, [t[name] for name in self.sizes])))
         if self.classes is not None:
             label = torch.full((len(x),), -1, device=x.device) if condition is None else torch.as_tensor(condition, device=x.device)
             embedding = embedding + self.classes(label.expand(len(x)) + 1)
@@ -67,15 +67,13 @@ class _Stream(nn.Module):
     def __init__(self, size: int, width: int, depth: int, hidden: int, embed: int, features: int) -> None:
         super().__init__()
         self.time = FourierTime(32)
-        self.embedding = nn.Sequential(nn.Linear(32, embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
+        self.embedding = embedder(32, embed)
         self.stem = nn.Linear(size, width)
         self.blocks = nn.ModuleList([_Block(width, hidden, embed, 0.0) for _ in range(depth)])
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, features + 1)
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        if len(t) > 1 and bool((t == t[:1]).all()):
-            t = t[:1]  # one row serves all
-        x, embedding = self.stem(z.flatten(1)), self.embedding(self.time(t))
+        x, embedding = self.stem(z.flatten(1)), self.embedding(_times(self.time, [t]))
         for block in self.blocks:
             x = block(x, embedding)
         return cast(Tensor, self.head(self.norm(x)))
@@ -134,9 +132,9 @@ class RatioTwins(nn.Module):
         return b.sum(0) + 4 / math.sqrt(e.shape[-1]) * products
 
 
-def _times(features: nn.Module, t: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+def _times(features: nn.Module, clocks: Sequence[Tensor]) -> Tensor:
     """Features of all times, (B, ...), or (1, ...) where the rows of a run have equal times: one row then serves all."""
-    times = torch.stack([t[name] for name in names], 1)
+    times = torch.stack(list(clocks), 1)
     if len(times) > 1 and bool((times == times[:1]).all()):
         times = times[:1]
     return torch.cat([features(now) for now in times.unbind(1)], 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.denoisers import State
-from polyscore.networks.mlp import FourierTime
+from polyscore.networks.mlp import FourierTime, embedder
 from polyscore.spec import register
 
 __all__ = ["RefineNet"]
@@ -44,7 +44,7 @@ class RefineNet(nn.Module):
         super().__init__()
         channels = shape[0] * patch**2
         self.time = FourierTime(32)
-        self.embedding = nn.Sequential(nn.Linear(32, embed), nn.SiLU(), nn.Linear(embed, embed), nn.SiLU())
+        self.embedding = embedder(32, embed)
         self.fold, self.unfold = nn.PixelUnshuffle(patch), nn.PixelShuffle(patch)
         self.stem = nn.Conv2d(2 * channels, width, 3, padding=1)
         self.blocks = nn.ModuleList([_Block(width, embed, 2**i) for i in range(blocks)])

@@ -28,6 +28,7 @@ __all__ = [
     "Mixture",
     "Network",
     "average_with_mixture",
+    "draw_latents",
     "latents_of_images",
     "latents_of_speech",
     "train_joint",
@@ -116,14 +117,17 @@ def train_joint(
 def average_with_mixture(denoiser: Denoiser, pairs: Pairs, mixture: Mixture, seed: int = 0) -> Averaged:
     """The denoiser, averaged with a `JointMixture` fitted to the same latents and their digits."""
     generator = torch.Generator().manual_seed(seed)
-    latents = {}
-    for name, (posterior, _) in pairs.sets.items():
-        mean, deviation = posterior.unbind(1)
-        latents[name] = mean + deviation * torch.randn(mean.shape, generator=generator)
+    latents = {name: draw_latents(posterior, generator) for name, (posterior, _) in pairs.sets.items()}
     closed = JointMixture(denoiser.shapes, {"image": 10 * mixture.pictures, "speech": 10 * mixture.sounds}, groups=10)
     closed.fit(latents, {name: labels for name, (_, labels) in pairs.sets.items()}, seed)
     weights = {name: [1 - share, share] for name, share in (("image", mixture.image), ("speech", mixture.speech))}
     return Averaged(denoiser, closed, weights=weights)
+
+
+def draw_latents(posterior: Tensor, generator: torch.Generator) -> Tensor:
+    """One draw from each posterior, means and standard deviations (N, 2, latent) -> (N, latent)."""
+    mean, deviation = posterior.unbind(1)
+    return mean + deviation * torch.randn(mean.shape, generator=generator)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from polyscore.guided import Guided
 from polyscore.metrics.judges import Judge, accuracy, predict
 from polyscore.networks import DenseEncoder
 from polyscore.networks.mlp import JointDenoiser
-from polyscore.recipes.digits.joint import latents_of_images, latents_of_speech
+from polyscore.recipes.digits.joint import draw_latents, latents_of_images, latents_of_speech
 from polyscore.recipes.mmdisco.ratio import latent_ratio
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.sampling import sample
@@ -86,8 +86,7 @@ class _Parts:
         found = {}
         for name in names:
             known, own = self.latents[name]
-            mean, deviation = known[draw_rows(labels, own, g)].unbind(1)
-            found[name] = mean + deviation * torch.randn(mean.shape, generator=g)
+            found[name] = draw_latents(known[draw_rows(labels, own, g)], g)
         return found
 
     @torch.no_grad()

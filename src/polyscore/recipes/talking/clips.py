@@ -14,7 +14,7 @@ from polyscore.codecs.clips import SoundClip, VideoClip, timing_of_sound, timing
 from polyscore.composer import WEIGHTS
 from polyscore.data.digits import load_mnist
 from polyscore.data.talking import FIRST, LAST, Domain, digits_of, draw_rows, load_speech
-from polyscore.recipes.digits.joint import latents_of_images, latents_of_speech
+from polyscore.recipes.digits.joint import draw_latents, latents_of_images, latents_of_speech
 
 __all__ = ["DOMAINS", "MODALITIES", "Bank", "clip_codecs", "compose", "load_bank"]
 
@@ -71,13 +71,8 @@ def compose(bank: Bank, n: int, seed: int, paired: bool = True) -> dict[str, Ten
 
     labels, instants = what()
     kinds, directions = torch.randint(3, (n,), generator=g), 2 * torch.randint(2, (n,), generator=g) - 1
-    picture = _posterior(bank.pictures, draw_rows(labels, bank.digits, g), g)
+    picture = draw_latents(bank.pictures[draw_rows(labels, bank.digits, g)], g)
     video = torch.cat([picture, timing_of_video(instants, kinds, directions)], 1)
     labels, instants = (labels, instants) if paired else what()
-    word = _posterior(bank.words, draw_rows(labels, bank.spoken, g), g)
+    word = draw_latents(bank.words[draw_rows(labels, bank.spoken, g)], g)
     return {"video": video, "sound": torch.cat([word, timing_of_sound(instants)], 1)}
-
-
-def _posterior(known: Tensor, rows: Tensor, g: torch.Generator) -> Tensor:
-    mean, deviation = known[rows].unbind(1)
-    return mean + deviation * torch.randn(mean.shape, generator=g)
