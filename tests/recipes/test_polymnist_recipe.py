@@ -15,6 +15,7 @@ from polyscore.composer import Composer
 from polyscore.data.digits import load_sklearn_digits
 from polyscore.data.polymnist import load_polymnist
 from polyscore.guided import Guided
+from polyscore.networks.mixture import JointMixture
 from polyscore.ratios.contrastive import Contextual
 from polyscore.ratios.energy import PairEnergy
 from polyscore.ratios.subset import SubsetGuided
@@ -22,6 +23,7 @@ from polyscore.recipes.polymnist import joint as recipe
 from polyscore.recipes.polymnist.codecs import train_poly_codec, train_poly_judge
 from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly, subsets
 from polyscore.recipes.polymnist.joint import Network, drop, encode_all, train_poly_energy, train_poly_joint
+from polyscore.recipes.polymnist.mixture import shared_groups
 from polyscore.recipes.polymnist.tables import guided_by
 from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import read_table
@@ -205,3 +207,43 @@ def test_sweep(made, tmp_path):
     rows = {row["measure"]: row["mean"] for row in read_table(tmp_path / "sweep.json")["rows"]}
     assert rows["2 steps: evaluations"] == 4 + 9 + 7 and rows["guidance 0: evaluations"] == 4 + 5 + 4
     assert {"2 steps: given 2", "guidance 0: all agree"} <= set(rows)
+
+
+class Naming(torch.nn.Module):
+    """Stands in for an encoder: the sign of the latents of what is there."""
+
+    def mean(self, z, seen):
+        parts = torch.stack([z[name].sign() * seen[name][:, None] for name in z])
+        return parts.sum(0) / torch.stack(list(seen.values())).sum(0)[:, None]
+
+
+def test_groups_are_what_the_modalities_share():
+    """Clusters of the mean embedding are the classes, up to their names, whatever is missing."""
+    labels = torch.arange(400) % 2
+    latents = {name: torch.stack([2.0 * labels[:, None] - 1, torch.ones(400, 1)], 1) for name in ("a", "b")}
+    latents["b"][:50, 0] *= -1  # wrong, but missing
+    gone = {"a_missing": torch.zeros(400, dtype=torch.bool), "b_missing": torch.arange(400) < 50}
+    found = shared_groups(Naming(), latents, gone, 2)
+    assert torch.equal(found, labels) or torch.equal(found, 1 - labels)
+    told = shared_groups(Naming(), latents, {}, 2)
+    assert not torch.equal(told, labels) and not torch.equal(told, 1 - labels)
+
+
+def test_a_mixture_is_fitted_sampled_and_measured(made, tmp_path, capsys):
+    arguments = ["--codecs", made / "codecs", "--data", made, "--modalities", 3, "--encoder", made / "told" / "encoder"]
+
+    def train(out, *more):
+        return main(["train", "sbm-mixture", *map(str, arguments), "--mixture.components", "2", "--out", str(tmp_path / out), *more])
+
+    assert train("mixture", "--mixture.groups", "2") == 0
+    assert train("again", "--mixture.groups", "2") == 0
+    assert train("missing", "--mixture.groups", "1", "--missing", "0.3") == 0
+    composer, again, missing = (Composer.load(tmp_path / name) for name in ("mixture", "again", "missing"))
+    assert isinstance(composer.denoiser, JointMixture) and missing.meta["missing"] == 0.3
+    assert all(prior.mean.shape == (4, 4) for prior in composer.denoiser.priors.values())
+    result = composer.sample(3, seed=1)
+    assert result["m2"].shape == (3, 3, 28, 28) and result.info["evaluations_per_sample"] == 8
+    own, other = composer.denoiser.state_dict(), again.denoiser.state_dict()
+    assert all(torch.equal(own[k], other[k]) for k in own)
+    assert train("many", "--mixture.groups", "150") == 2
+    assert "vectors of group" in capsys.readouterr().err

@@ -29,9 +29,9 @@ process holds the whole module. Ctrl-C and SIGTERM lose nothing, SIGKILL at most
 """
 
 from polyscore.training.config import TrainConfig
-from polyscore.training.draws import Draw, Pairs, Samples
+from polyscore.training.draws import Draw, Pairs, Samples, draw_latents
 from polyscore.training.loop import TrainResult, fit
 from polyscore.training.scalars import by_level
 from polyscore.training.signals import TrainingInterruptedError
 
-__all__ = ["Draw", "Pairs", "Samples", "TrainConfig", "TrainResult", "TrainingInterruptedError", "by_level", "fit"]
+__all__ = ["Draw", "Pairs", "Samples", "TrainConfig", "TrainResult", "TrainingInterruptedError", "by_level", "draw_latents", "fit"]

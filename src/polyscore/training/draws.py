@@ -16,7 +16,7 @@ from torch import Tensor
 
 from polyscore.errors import DataError, PolyscoreError
 
-__all__ = ["Draw", "Pairs", "Samples"]
+__all__ = ["Draw", "Pairs", "Samples", "draw_latents"]
 
 
 def mix(*keys: int) -> int:
@@ -146,3 +146,9 @@ def _grouped(name: str, tensor: Tensor, labels: Tensor) -> tuple[Tensor, Tensor,
         raise DataError(f"{name}: expected one label per sample, at least one, found {len(tensor)} samples and {len(labels)} labels")
     counts = torch.bincount(labels.long())
     return labels.long().argsort(stable=True), counts.cumsum(0) - counts, counts
+
+
+def draw_latents(posterior: Tensor, generator: torch.Generator) -> Tensor:
+    """One draw from each posterior, means and standard deviations (N, 2, latent) -> (N, latent)."""
+    mean, deviation = posterior.unbind(1)
+    return mean + deviation * torch.randn(mean.shape, generator=generator)

@@ -17,7 +17,7 @@ from polyscore.denoisers import Averaged, Denoiser
 from polyscore.networks.mixture import JointMixture
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.recipes.digits.codecs import SpeechChange
-from polyscore.training import Draw, Pairs, TrainConfig, fit
+from polyscore.training import Draw, Pairs, TrainConfig, draw_latents, fit
 from polyscore.training.joint import JointObjective
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Mixture",
     "Network",
     "average_with_mixture",
-    "draw_latents",
     "latents_of_images",
     "latents_of_speech",
     "train_joint",
@@ -122,12 +121,6 @@ def average_with_mixture(denoiser: Denoiser, pairs: Pairs, mixture: Mixture, see
     closed.fit(latents, {name: labels for name, (_, labels) in pairs.sets.items()}, seed)
     weights = {name: [1 - share, share] for name, share in (("image", mixture.image), ("speech", mixture.speech))}
     return Averaged(denoiser, closed, weights=weights)
-
-
-def draw_latents(posterior: Tensor, generator: torch.Generator) -> Tensor:
-    """One draw from each posterior, means and standard deviations (N, 2, latent) -> (N, latent)."""
-    mean, deviation = posterior.unbind(1)
-    return mean + deviation * torch.randn(mean.shape, generator=generator)
 
 
 @torch.no_grad()

@@ -24,11 +24,11 @@ from polyscore.guided import Guided
 from polyscore.metrics.judges import Judge, accuracy, predict
 from polyscore.networks import DenseEncoder
 from polyscore.networks.mlp import JointDenoiser
-from polyscore.recipes.digits.joint import draw_latents, latents_of_images, latents_of_speech
+from polyscore.recipes.digits.joint import latents_of_images, latents_of_speech
 from polyscore.recipes.mmdisco.ratio import latent_ratio
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.sampling import sample
-from polyscore.training import Samples, TrainConfig, fit
+from polyscore.training import Samples, TrainConfig, draw_latents, fit
 from polyscore.training.classifier import ClassifierObjective
 from polyscore.training.joint import JointObjective
 

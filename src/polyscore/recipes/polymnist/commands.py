@@ -19,6 +19,7 @@ from polyscore.recipes.polymnist.joint import (
     train_poly_energy,
     train_poly_joint,
 )
+from polyscore.recipes.polymnist.mixture import Mixture, train_poly_mixture
 from polyscore.recipes.polymnist.refiner import REFINER_TRAINING, train_poly_refiner
 from polyscore.recipes.polymnist.tables import guided_by, poly_sweep, poly_table
 from polyscore.recipes.polymnist.timing import time_table
@@ -31,7 +32,7 @@ from polyscore.training.recovered import RecoveredObjective
 
 __all__ = ["EVALUATE", "TRAIN"]
 
-NETWORK, GUIDANCE, ENERGY, RECOVERED = Network(), Guidance(), EnergyObjective(), RecoveredObjective()
+NETWORK, MIXTURE, GUIDANCE, ENERGY, RECOVERED = Network(), Mixture(), Guidance(), EnergyObjective(), RecoveredObjective()
 
 
 def sbm_codec(
@@ -116,6 +117,34 @@ def sbm_joint(
     """
     more = (missing, contrastive, marginals, encoder, network, objective, guidance, training)
     train_poly_joint(codecs, out, modalities, backgrounds, data, *more)
+    say(f"saved {out}; try: polyscore sample --model {out}")
+
+
+def sbm_mixture(
+    codecs: str = "runs/polymnist/codecs",
+    out: str = "runs/polymnist/mixture",
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    missing: float = 0.0,
+    mixture: Mixture = MIXTURE,
+    encoder: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Fit the joint score in closed form over the latents of PolyMNIST's autoencoders, without labels; save the Composer.
+
+    Args:
+        codecs: folder of the autoencoders.
+        out: folder of the Composer.
+        modalities: how many the data set has.
+        backgrounds: as the codecs were trained.
+        data: default $POLYSCORE_DATA.
+        missing: share of the modalities of the training tuples that are left out, at random.
+        mixture: sizes.
+        encoder: a saved contrastive encoder to use, such as OUT/encoder of another run; by default one is trained.
+        seed: of everything that is drawn.
+    """
+    train_poly_mixture(codecs, out, modalities, backgrounds, data, missing, mixture, encoder, seed)
     say(f"saved {out}; try: polyscore sample --model {out}")
 
 
@@ -297,6 +326,7 @@ TRAIN: dict[str, Callable[..., None]] = {
     "sbm-codec": sbm_codec,
     "sbm-judge": sbm_judge,
     "sbm-joint": sbm_joint,
+    "sbm-mixture": sbm_mixture,
     "sbm-energy": sbm_energy,
     "sbm-decoders": sbm_decoders,
     "sbm-refiner": sbm_refiner,

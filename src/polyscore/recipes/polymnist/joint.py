@@ -27,7 +27,7 @@ from polyscore.training.contrastive import ContrastiveObjective, Groups
 from polyscore.training.energy import EnergyObjective, Strangers
 from polyscore.training.joint import JointObjective
 
-__all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_poly_energy", "train_poly_joint"]
+__all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_encoder", "train_poly_energy", "train_poly_joint"]
 
 JOINT_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
 MARGINAL_TRAINING = TrainConfig(steps=1500, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
@@ -96,7 +96,7 @@ def train_poly_joint(
     if contrastive:
         assert isinstance(expert, Expert)
         found = load_module(encoder, ContrastiveEncoder) if encoder else None
-        expert = Contextual(expert, found or _encoder(tuples, shapes, contrastive, Path(out), config, progress))
+        expert = Contextual(expert, found or train_encoder(tuples, shapes, contrastive, out, config.seed, progress))
     settings = {"network": asdict(network), "objective": asdict(objective), "missing": missing, "contrastive": contrastive}
     fit(expert, Samples(tuples), objective, config, out=Path(out) / "run", progress=progress, facts=settings)
     alone = load_module(marginals, MarginalDenoiser) if marginals else _marginals(tuples, shapes, network, Path(out), config.seed, progress)
@@ -118,13 +118,19 @@ def _marginals(
     return model.eval()
 
 
-def _encoder(
-    tuples: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], dim: int, out: Path, config: TrainConfig, progress: bool
+def train_encoder(
+    tuples: Mapping[str, Tensor],
+    shapes: Mapping[str, Sequence[int]],
+    dim: int,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    progress: bool = True,
 ) -> ContrastiveEncoder:
+    """Train contrastive encoders of all modalities on tuples as `encode_all` and `drop` give them, and save them as `out`/encoder."""
     encoder = ContrastiveEncoder(shapes, dim)
-    training = replace(ENCODER_TRAINING, seed=config.seed)
-    fit(encoder, Groups(tuples, 128), ContrastiveObjective(), training, out=out / "run-encoder", progress=progress)
-    save_module(encoder, out / "encoder", dtype=torch.float16, meta={"training": asdict(training)})
+    training = replace(ENCODER_TRAINING, seed=seed)
+    fit(encoder, Groups(tuples, 128), ContrastiveObjective(), training, out=Path(out) / "run-encoder", progress=progress)
+    save_module(encoder, Path(out) / "encoder", dtype=torch.float16, meta={"training": asdict(training)})
     return encoder.eval()
 
 

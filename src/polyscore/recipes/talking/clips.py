@@ -14,7 +14,8 @@ from polyscore.codecs.clips import SoundClip, VideoClip, timing_of_sound, timing
 from polyscore.composer import WEIGHTS
 from polyscore.data.digits import load_mnist
 from polyscore.data.talking import FIRST, LAST, Domain, digits_of, draw_rows, load_speech
-from polyscore.recipes.digits.joint import draw_latents, latents_of_images, latents_of_speech
+from polyscore.recipes.digits.joint import latents_of_images, latents_of_speech
+from polyscore.training import draw_latents
 
 __all__ = ["DOMAINS", "MODALITIES", "Bank", "clip_codecs", "compose", "load_bank"]
 

@@ -51,7 +51,7 @@ class TalkingSize:
     fakes: int = 5000
     width: int = 320
     depth: int = 3
-    ratio: int = 128
+    ratio: int = 96
     blocks: int = 2
     steps: int = 20
     scale: float = 2.0
