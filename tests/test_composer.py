@@ -11,6 +11,7 @@ import torch
 from polyscore.codecs import Identity
 from polyscore.composer import SHIPPED, WEIGHTS, Composer, locate
 from polyscore.errors import CheckpointError, PolyscoreError
+from polyscore.networks.mixture import JointMixture
 from polyscore.oracles import GaussianDenoiser
 from polyscore.paths import VPSDE
 from polyscore.ratios.subset import SubsetGuided
@@ -160,3 +161,19 @@ def test_a_start_is_saved_with_the_composer(tiny_model, tmp_path):
     again = Composer.load(composer.save(tmp_path / "model"))
     assert again.start is not None and torch.equal(again.start.mean, composer.start.mean)
     assert Composer.load(tiny_model).start is None
+
+
+def test_a_composer_that_shares_codecs_is_saved_without_them(tmp_path):
+    codecs = {"x": Identity((1,)), "y": Identity((1,))}
+    denoiser = JointMixture({"x": (1,), "y": (1,)}, {"x": 1, "y": 1})
+    Composer(codecs, denoiser).save(tmp_path / "base")
+    model = Composer(codecs, denoiser, {"steps": 3}, base=str(tmp_path / "base"))
+    model.save(tmp_path / "model")
+    assert {f.name for f in (tmp_path / "model").glob("*.safetensors")} == {"denoiser.safetensors"}
+    again = Composer.load(tmp_path / "model")
+    assert torch.equal(again.sample(4, seed=3)["y"], model.sample(4, seed=3)["y"])
+    header = json.loads((tmp_path / "model" / "composer.json").read_text())
+    for base, words in (({"model": str(tmp_path / "base"), "codecs": "0"}, "train it again"), ({"codecs": "0"}, "with a model's name")):
+        (tmp_path / "model" / "composer.json").write_text(json.dumps(header | {"base": base}))
+        with pytest.raises(CheckpointError, match=words):
+            Composer.load(tmp_path / "model")

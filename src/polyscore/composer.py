@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyscore.captioned import Captioned
 from polyscore.checkpoint import load_module, read_json, save_module
 from polyscore.codecs.base import Codec
 from polyscore.denoisers import Denoiser
@@ -56,8 +55,7 @@ class Composer:
         meta: what trained it and the numbers it reaches.
         start: where sampling begins (`polyscore.sampling.starts`); by default at standard normal noise.
         refiners: of decoded data, by modality (`polyscore.refiner`); `sample(..., refine=8)` uses them.
-        base: the composer (folder, shipped name or hub id) that a `Captioned` denoiser reads; `save` then names it and writes only what
-            is new: the reader and the codecs of its own.
+        base: a composer (folder, shipped name or hub id) whose codecs are among these; `save` then names it and leaves them out.
 
     Raises:
         PolyscoreError: a codec whose latents are not the denoiser's states.
@@ -156,10 +154,8 @@ class Composer:
         return data | {n: chosen[n].refine(x, refine, mix(seed, n), first) for n, x in data.items() if n in chosen}
 
     def operator(self, guidance: float = 0.0, window: tuple[float, float] = (0.0, 1.0)) -> Denoiser:
-        """The denoiser, with subset guidance of the given strength; a `Captioned` one has its base guided."""
-        if isinstance(self.denoiser, Captioned):
-            return self.denoiser.on(_guided(self.denoiser.denoiser, guidance, window)) if guidance else self.denoiser
-        return _guided(self.denoiser, guidance, window)
+        """The denoiser, with subset guidance of the given strength."""
+        return SubsetGuided(self.denoiser, guidance, window) if guidance and len(self.denoiser.paths) > 1 else self.denoiser
 
     def sample_latents(
         self,
@@ -210,33 +206,22 @@ class Composer:
     def save(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
         """Write a folder: `composer.json`, one safetensors and one JSON file a codec, and the denoiser's."""
         target = Path(folder)
-        base, own, denoiser = None, self.codecs, self.denoiser
-        more: dict[str, Any] = {}
+        own, more = self.codecs, dict[str, Any]()
         if self.base is not None:
-            base, known, denoiser, more = self._apart(self.base)
+            known = Composer.load(self.base).codecs
             own = {name: codec for name, codec in own.items() if name not in known}
+            more = {"base": {"model": self.base, "codecs": _fingerprint(known.values())}}
         for name, codec in own.items():
             save_module(codec, target / name, meta=getattr(codec, "_meta", None), dtype=dtype)
-        save_module(denoiser, target / "denoiser", meta=getattr(denoiser, "_meta", None), dtype=dtype)
+        save_module(self.denoiser, target / "denoiser", meta=getattr(self.denoiser, "_meta", None), dtype=dtype)
         if self.start is not None:
             save_module(self.start, target / "start")
         for name, refiner in self.refiners.items():
             save_module(refiner, target / f"{name}-refiner", dtype=dtype)
         more |= {"refiners": sorted(self.refiners)} if self.refiners else {}
-        more |= {"base": base} if base else {}
         header = {"format": FORMAT, "codecs": sorted(own), "defaults": self.defaults, "media": self.media, "meta": self.meta}
         write_text(target / "composer.json", json.dumps(header | more, indent=1) + "\n")
         return target
-
-    def _apart(self, source: str) -> tuple[dict[str, str], list[str], Denoiser, dict[str, Any]]:
-        """The base's name and fingerprint, its codecs' names, the reader, and how it is used."""
-        base = Composer.load(source)
-        if not isinstance(self.denoiser, Captioned):
-            raise PolyscoreError(f"composer with base {source}: expected a Captioned denoiser, found {type(self.denoiser).__name__}")
-        own = self.denoiser
-        use = {"name": own.name, "scale": own.scale, "window": list(own.window)}
-        named = {"model": source, "codecs": _fingerprint(base.codecs.values())}
-        return named, list(base.codecs), own.reading.reader, {"captioned": use}
 
     @classmethod
     def load(cls, source: str | os.PathLike[str]) -> Composer:
@@ -254,8 +239,7 @@ class Composer:
         named = header.get("base")
         if named is not None:
             base = _based(folder, named)
-            codecs, denoiser = base.codecs | codecs, _captioned(folder, base.denoiser, denoiser, header.get("captioned"))
-            start, refiners = start or base.start, base.refiners | refiners
+            codecs, refiners = base.codecs | codecs, base.refiners | refiners
         above = named["model"] if named else None
         return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"), above, start, refiners)
 
@@ -275,10 +259,6 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _guided(denoiser: Denoiser, guidance: float, window: tuple[float, float]) -> Denoiser:
-    return SubsetGuided(denoiser, guidance, window) if guidance and len(denoiser.paths) > 1 else denoiser
-
-
 def fingerprint(composer: Composer) -> str:
     """16 hexadecimal digits of the SHA-256 of all weights: a result is repeated by the same weights only."""
     return _fingerprint([*composer.codecs.values(), composer.denoiser, *composer.refiners.values()])
@@ -293,7 +273,7 @@ def _fingerprint(modules: Iterable[nn.Module]) -> str:
 
 
 def _based(folder: Path, named: Any) -> Composer:
-    """The base composer, if it has the codecs whose latents the reader was trained on; its denoiser may be another."""
+    """The base composer, if it has the codecs on whose latents the denoiser was trained."""
     file = folder / "composer.json"
     if not isinstance(named, dict) or not isinstance(named.get("model"), str) or named["model"] == folder.name:
         raise CheckpointError(f"{file}: not a composer (expected a base with a model's name, found {named!r})")
@@ -301,16 +281,6 @@ def _based(folder: Path, named: Any) -> Composer:
     if (found := _fingerprint(base.codecs.values())) != named.get("codecs"):
         raise CheckpointError(f"{file}: trained on the codecs {named.get('codecs')} of {named['model']}, found {found}; train it again")
     return base
-
-
-def _captioned(folder: Path, base: Denoiser, reader: Denoiser, use: Any) -> Captioned:
-    """The base with its reader."""
-    if not isinstance(use, dict):
-        raise CheckpointError(f"{folder / 'composer.json'}: not a composer (expected a reader and how it is used, found {use!r})")
-    try:
-        return Captioned(base, reader, **use)
-    except (TypeError, PolyscoreError) as error:
-        raise CheckpointError(f"{folder / 'composer.json'}: not a composer ({error})") from error
 
 
 def _header(file: Path) -> dict[str, Any]:

@@ -28,7 +28,6 @@ _ROOMS = (
     "polyscore.denoisers",
     "polyscore.product",
     "polyscore.guided",
-    "polyscore.captioned",
     "polyscore.ratios",
     "polyscore.tokens",
     "polyscore.adapters.schedulers",

@@ -10,9 +10,10 @@ from polyscore.denoisers import Averaged, Denoiser
 from polyscore.errors import PolyscoreError
 from polyscore.networks.mixture import JointMixture
 from polyscore.networks.mlp import JointDenoiser
-from polyscore.oracles import MixtureDenoiser
+from polyscore.oracles import MixtureDenoiser, TokenTableDenoiser
 from polyscore.paths import VPSDE, RectifiedFlow
 from polyscore.sampling import sample
+from polyscore.tokens import Absorbing
 
 PATHS = [VPSDE(), RectifiedFlow()]
 
@@ -121,10 +122,66 @@ def test_wrong_numbers_end_in_one_line():
         blobs(5).fit({"x": torch.zeros(2, 3)})
     with pytest.raises(PolyscoreError, match="2 groups, expected a label for every vector"):
         blobs(4, groups=2).fit({"x": torch.zeros(9, 3)})
-    with pytest.raises(PolyscoreError, match="'y' differs"):
+    with pytest.raises(PolyscoreError, match=r"components of \['x'\], vocabularies of \[\]; expected each of \['x', 'y'\]"):
         JointMixture({"x": (3,), "y": (2,)}, {"x": 4})
+    with pytest.raises(PolyscoreError, match="components of one at least"):
+        JointMixture({"w": (3,)}, {}, vocabularies={"w": 4})
+    worded = JointMixture({"x": (3,), "w": (2,)}, {"x": 2}, 2, vocabularies={"w": 4})
+    with pytest.raises(PolyscoreError, match="2 groups, expected a label for every sequence"):
+        worded._table("w").fit(torch.zeros(3, 2).long())
+    with pytest.raises(PolyscoreError, match="no sequence of group 1"):
+        worded._table("w").fit(torch.zeros(3, 2).long(), torch.zeros(3))
     made, _ = shared()
     with pytest.raises(PolyscoreError, match="Averaged: weights"):
         Averaged(made, made, weights={"x": [0.5, 0.6]})
     with pytest.raises(PolyscoreError, match="Averaged: a part on"):
         Averaged(made, blobs())
+
+
+WORDS = torch.tensor([[0, 0], [0, 1], [1, 2], [2, 2]])
+MEANS = torch.tensor([[-1.0, 0.0], [-0.6, 0.3], [1.0, 0.5], [0.9, -0.8]])
+WEIGHTS = torch.tensor([0.4, 0.2, 0.1, 0.3])
+
+
+def named() -> tuple[JointMixture, TokenTableDenoiser]:
+    """Points around four means, each with a word, and the oracle of that law."""
+    g = torch.Generator().manual_seed(2)
+    counts = (2000 * WEIGHTS).long()
+    labels = torch.repeat_interleave(torch.arange(4), counts)
+    points = torch.randn(len(labels), 2, generator=g)
+    for k in range(4):  # exactly the moments of the law
+        own = points[labels == k] - points[labels == k].mean(0)
+        points[labels == k] = MEANS[k] + 0.3 * own @ torch.linalg.inv(torch.linalg.cholesky(own.T.cov(correction=0))).T
+    made = JointMixture({"point": (2,), "word": (2,)}, {"point": 4}, 4, vocabularies={"word": 3})
+    made.fit({"point": points, "word": WORDS}, {"point": labels, "word": torch.arange(4)})
+    return made, TokenTableDenoiser({"point": VPSDE(), "word": Absorbing(3, "cosine")}, {"word": WORDS}, WEIGHTS, {"point": MEANS}, 0.3)
+
+
+def test_tokens_beside_vectors_are_the_exact_joint_law():
+    made, oracle = named()
+    near = MEANS[[0, 1, 1, 3, 2, 3, 2, 1, 2]] + 0.2 * torch.randn(9, 2, generator=torch.Generator().manual_seed(3))
+    z = {"point": near, "word": torch.tensor([[0, 0], [0, 1], [0, 3], [3, 2], [3, 3], [2, 2], [1, 3], [3, 1], [1, 2]])}
+    for t in ({"point": 0.4, "word": 0.5}, {"point": 1.0, "word": 0.5}, {"point": 0.0, "word": 0.9}):
+        said, exact = made(z, t), oracle(z, t)
+        assert torch.allclose(said["point"].x0, exact["point"].x0.float(), atol=0.02)
+        hidden = z["word"] == 3
+        assert torch.allclose(said["word"].log_probs.exp()[hidden], exact["word"].log_probs.exp()[hidden].float(), atol=0.02)
+
+
+def test_words_and_points_are_drawn_from_each_other():
+    made, oracle = named()
+
+    def apart(words: torch.Tensor, exact: torch.Tensor) -> float:
+        same = (words[:, None] == WORDS).all(-1).double().mean(0)
+        return 0.5 * float((same - exact).abs().sum() + 1 - same.sum())
+
+    both = sample(made, 12_000, steps=40, token_solver="random", seed=1)
+    assert apart(both["word"], WEIGHTS) < 0.02
+    for word, centre in zip(WORDS, MEANS, strict=True):
+        here = both["point"][(both["word"] == word).all(1)]
+        assert torch.allclose(here.mean(0), centre, atol=0.06)
+        drawn = sample(made, 3000, given={"word": word[None]}, steps=20, seed=2)["point"]
+        assert torch.allclose(drawn.mean(0), centre, atol=0.03)
+    point = torch.tensor([[-0.75, 0.2]])
+    exact = oracle.log_likelihood({"point": point, "word": torch.full((1, 2), 3)}, {"point": 0.0, "word": 1.0}).softmax(1)[0]
+    assert apart(sample(made, 12_000, given={"point": point}, steps=4, token_solver="random", seed=3)["word"], exact) < 0.02

@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             buffer.seek(0)
             music.addfile(info, buffer)
             sure = {"tempo_mismatch": 0.01 if number < 2 else 0.2, "beat_grid_consistency": 0.9}
-            items.append({"id": name, "genre": genre, "fps": fps, **sure})
+            items.append({"id": name, "genre": genre, "fps": fps, "frames_per_beat": 4.0, **sure})
     np.savez(folder / "dance.npz", **arrays)
     (folder / "dance.json").write_text(json.dumps(items))
     return folder.parent
@@ -60,15 +60,19 @@ def test_dances_are_read_and_cut(data: Path, tmp_path: Path) -> None:
     assert len(load_dances(data, clean=False)) == 3
     assert dances[0].edges == ((0, 1), (1, 2))
     clips = cut(dances, SAMPLES, 1.0, (0.0, 0.5))
-    assert clips.motion.shape[1:] == (SAMPLES // FRAME, 23 * 6 + 3)
+    assert clips.motion.shape[1:] == (SAMPLES // FRAME, 23 * 6 + 3 + 2)
     assert clips.waves.shape[1] == SAMPLES
     assert set(clips.labels.tolist()) == {0, 1}
     assert float(clips.starts.max()) + SAMPLES / RATE <= 6 + 1e-6
     between = pose(dances[0], torch.tensor([0.125, 0.1875, 0.25]))
     torch.testing.assert_close(between[1], (between[0] + between[2]) / 2)
-    basis = principal(clips.motion, 2)
+    assert dances[0].frames_per_beat == 4
+    middles = (torch.arange(SAMPLES // FRAME) + 0.5) * FRAME / RATE + clips.starts[1]  # a beat every half second
+    torch.testing.assert_close(clips.motion[1, :, -2], (4 * torch.pi * middles).cos(), atol=1e-4, rtol=0)
+    basis = principal(clips.motion[..., :-2], 2)
     seen = project(clips.motion, basis)
-    assert seen.shape[-1] == 3
+    assert seen.shape[-1] == 5
+    assert torch.equal(seen[..., 2:4], clips.motion[..., -2:])
     assert bool((seen[..., -1] == 1).all())
     torch.testing.assert_close(seen[..., :2].flatten(0, 1).std(0), torch.ones(2), atol=0.02, rtol=0)
     with pytest.raises(DataError, match="found none"):

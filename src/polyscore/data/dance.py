@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import tarfile
 from collections.abc import Sequence
@@ -30,7 +31,10 @@ FRAME = 1024
 
 @dataclass(frozen=True)
 class Dance:
-    """joints (frames, 23, 3) in cm around the centre (frames, 3), y up, at `fps`; wave (L,) at 16 kHz; beats in seconds."""
+    """joints (frames, 23, 3) in cm around the centre (frames, 3), y up, at `fps`; wave (L,) at 16 kHz; beats in seconds.
+
+    `frames_per_beat` is of the dance's own count: frame i falls on its beat i / frames_per_beat. `beats` were heard in the music.
+    """
 
     name: str
     genre: int
@@ -40,6 +44,7 @@ class Dance:
     wave: Tensor
     beats: Tensor
     edges: tuple[tuple[int, int], ...] = ()
+    frames_per_beat: float = 4.0
 
     @property
     def seconds(self) -> float:
@@ -75,7 +80,8 @@ def _dance(item: dict[str, object], arrays: np.lib.npyio.NpzFile, music: tarfile
     if rate != RATE or wave.ndim != 1:
         raise ValueError(f"{name}.ogg: expected mono sound at {RATE} Hz, found {wave.ndim} dimensions at {rate} Hz")
     joints, center, beats = (torch.from_numpy(arrays[f"{name}/{part}"].astype(np.float32)) for part in ("joints", "center", "beats"))
-    return Dance(name, GENRES.index(str(item["genre"])), joints, center, float(str(item["fps"])), torch.from_numpy(wave), beats, edges)
+    fps, count = (float(str(item[key])) for key in ("fps", "frames_per_beat"))
+    return Dance(name, GENRES.index(str(item["genre"])), joints, center, fps, torch.from_numpy(wave), beats, edges, count)
 
 
 def pose(dance: Dance, times: Tensor) -> Tensor:
@@ -107,7 +113,8 @@ class Clips:
 def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, float]) -> Clips:
     """Clips of `samples` samples, one every so many seconds of the part of each dance from span[0] to span[1], shares of its length.
 
-    Motion has a frame every 64 ms: joints around the centre at its middle, their speeds, and the centre's speed (141 numbers).
+    Motion has a frame every 64 ms: joints around the centre at its middle, their speeds, the centre's speed (141 numbers), and cos and sin
+    of where in a beat of the dance's own count the frame's middle is.
 
     Raises:
         DataError: no clip fits.
@@ -134,4 +141,5 @@ def _features(dance: Dance, start: float, frames: int) -> Tensor:
     center = _between(dance.center, times * dance.fps)
     middle = (joints[1:] + joints[:-1]) / 2
     speed, drift = (joints[1:] - joints[:-1]) / step, (center[1:] - center[:-1]) / step
-    return torch.cat([middle.flatten(1), speed.flatten(1), drift], 1).float()
+    angle = 2 * math.pi * (times[:-1] + step / 2) * dance.fps / dance.frames_per_beat
+    return torch.cat([middle.flatten(1), speed.flatten(1), drift, torch.stack([angle.cos(), angle.sin()], 1)], 1).float()

@@ -1,4 +1,4 @@
-"""A joint denoiser in closed form: mixtures of Gaussians over the latents of several modalities."""
+"""A joint denoiser in closed form: mixtures of Gaussians over the latents of several modalities, and tables of tokens beside them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from polyscore.denoisers import Denoiser, State, Times
+from polyscore.denoisers import AnyPrediction, Denoiser, State, Times
 from polyscore.errors import PolyscoreError
 from polyscore.paths import VPSDE, GaussianPath
-from polyscore.predictions import Prediction
+from polyscore.predictions import Prediction, TokenPrediction
 from polyscore.spec import register
+from polyscore.tokens.paths import Absorbing
 
-__all__ = ["JointMixture", "MixturePrior"]
+__all__ = ["JointMixture", "MixturePrior", "TablePrior"]
 
 
 @dataclass(frozen=True)
@@ -101,53 +102,121 @@ class MixturePrior(nn.Module):
         return torch.einsum("bke,kde->bd", share[..., None] * solved.pull, self.axes) - solved.S * (share @ self.mean)
 
 
+class TablePrior(nn.Module):
+    """Sequences of tokens whose law in each group is a table of its own for every place: p(w | g) = prod_l table[g, l, w_l].
+
+    Some masked: log p(w_t | g) is the sum over the visible places. Before `fit` all tokens are as likely.
+
+    Args:
+        vocabulary: number of tokens K. length: L. groups: G.
+    """
+
+    def __init__(self, vocabulary: int, length: int, groups: int) -> None:
+        super().__init__()
+        self.register_buffer("log_table", torch.full((groups, length, vocabulary), 1 / vocabulary).log())
+        self.log_table: Tensor
+
+    def fit(self, tokens: Tensor, labels: Tensor | None = None, floor: float = 1e-6) -> TablePrior:
+        """Count the tokens (N, L) of each label (N,); `floor` is the share that any other token keeps.
+
+        Raises:
+            PolyscoreError: a label without a sequence, or no labels for several groups.
+        """
+        groups, _, vocabulary = self.log_table.shape
+        if labels is None and groups > 1:
+            raise PolyscoreError(f"mixture: {groups} groups, expected a label for every sequence")
+        labels = torch.zeros(len(tokens)) if labels is None else labels
+        for group in range(groups):
+            members = tokens[labels == group]
+            if not len(members):
+                raise PolyscoreError(f"mixture: no sequence of group {group}, expected at least 1")
+            share = nn.functional.one_hot(members, vocabulary).float().mean(0)
+            self.log_table[group] = ((1 - vocabulary * floor) * share + floor).log()
+        return self
+
+    def evidence(self, z: Tensor) -> Tensor:
+        """log p(z | g) of partly masked tokens z (B, L), (B, G)."""
+        vocabulary = self.log_table.shape[2]
+        own = self.log_table.gather(2, z.clamp(max=vocabulary - 1).T.expand(len(self.log_table), -1, -1))  # (G, L, B)
+        return (own * (vocabulary > z.T)).sum(1).T
+
+    def denoise(self, share: Tensor) -> Tensor:
+        """log p(w_l = k) (B, L, K) where group g has the share (B, G)."""
+        return torch.einsum("bg,glk->blk", share, self.log_table.exp()).log()
+
+
 @register
 class JointMixture(Denoiser):
-    """Density: p(z_1, ..., z_M) = sum_g w_g prod_m p_m(z_m | g): mixtures of Gaussians, the modalities apart given the group they share.
+    """Density: p(z_1, ..., z_M) = sum_g w_g prod_m p_m(z_m | g): the modalities apart given the group they share.
 
         r_mk  ~  p_m(z_m | k) w_k * prod_{other modalities} p(z_other | group of k)
 
-    The exact denoiser of that law at every combination of times, in closed form: joint samples, all conditionals and all marginals, from
-    seconds of expectation maximisation. One group: independent mixtures, fitted without labels. A modality at t = 1 is no evidence.
+    In a group vectors are mixtures of Gaussians, tokens have a table for each place. The exact denoiser of that law at every combination of
+    times, in closed form: joint samples, all conditionals and all marginals, from seconds of expectation maximisation. One group:
+    independent mixtures, fitted without labels. A modality at t = 1, and a masked token, are no evidence.
 
     Args:
-        shapes: latent shape of each modality. components: of each modality's mixture, the same number in every group.
-        groups: what the modalities share (digits, say). path: Gaussian, of every modality.
+        shapes: latent shape of each modality. components: of each mixture, the same number in every group.
+        groups: what the modalities share (digits, say). path: Gaussian, of every modality with components.
+        vocabularies: number of tokens of the token modalities; they have no components, and absorbing paths.
+
+    Raises:
+        PolyscoreError: modalities with both or neither, or tokens alone.
     """
 
     def __init__(
-        self, shapes: Mapping[str, Sequence[int]], components: Mapping[str, int], groups: int = 1, path: GaussianPath | None = None
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        components: Mapping[str, int],
+        groups: int = 1,
+        path: GaussianPath | None = None,
+        vocabularies: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        along = path or VPSDE()
-        self.paths = dict.fromkeys(self.shapes, along)
-        if missing := sorted(set(self.shapes) ^ set(components)):
-            raise PolyscoreError(f"mixture: components of {sorted(components)}, expected {sorted(self.shapes)} ({missing[0]!r} differs)")
-        self.priors = nn.ModuleDict(
-            {name: MixturePrior(along, math.prod(shape), components[name], groups) for name, shape in self.shapes.items()}
-        )
+        along, tokens = path or VPSDE(), dict(vocabularies or {})
+        if not components or sorted([*components, *tokens]) != sorted(self.shapes):
+            found = f"components of {sorted(components)}, vocabularies of {sorted(tokens)}"
+            raise PolyscoreError(f"mixture: {found}; expected each of {sorted(self.shapes)} in one of them, and components of one at least")
+        self.paths = {name: Absorbing(tokens[name], "cosine") if name in tokens else along for name in self.shapes}
+        sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        self.priors = nn.ModuleDict({name: MixturePrior(along, sizes[name], count, groups) for name, count in components.items()})
+        self.tables = nn.ModuleDict({name: TablePrior(count, sizes[name], groups) for name, count in tokens.items()})
 
     def fit(self, latents: Mapping[str, Tensor], labels: Mapping[str, Tensor] | None = None, seed: int = 0) -> JointMixture:
         """Fit each modality to its latents (N, *shape) and, with several groups, their labels (N,); they need not be paired."""
         for name in self.shapes:
-            self._prior(name).fit(latents[name].flatten(1), None if labels is None else labels[name], seed)
+            x, own = latents[name].flatten(1), None if labels is None else labels[name]
+            if name in self.tables:
+                self._table(name).fit(x, own)
+            else:
+                self._prior(name).fit(x, own, seed)
         return self
 
-    def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, Prediction]:
+    def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
         """The exact predictions."""
-        rows = len(next(iter(z.values())))
-        clocks = {name: torch.as_tensor(t[name]).to(z[name]).expand(rows) for name in self.shapes}
-        solved = {name: self._prior(name).solve(z[name].flatten(1), clocks[name]) for name in self.shapes}
-        first = self._prior(next(iter(self.shapes)))
-        evidence = {name: first.by_group(part.log) * (clocks[name] < 1)[:, None] for name, part in solved.items()}
+        rows, clocks, solved = len(next(iter(z.values()))), {}, {}
+        first = self._prior(next(iter(self.priors)))
+        evidence = {name: self._table(name).evidence(z[name].flatten(1)) for name in self.tables}
+        for name in self.priors:
+            clocks[name] = torch.as_tensor(t[name]).to(z[name]).expand(rows)
+            solved[name] = self._prior(name).solve(z[name].flatten(1), clocks[name])
+            evidence[name] = first.by_group(solved[name].log) * (clocks[name] < 1)[:, None]
         total = torch.stack(list(evidence.values())).sum(0) + first.log_group
-        found = {}
-        for name, part in solved.items():
+        found: dict[str, AnyPrediction] = {}
+        for name, value in z.items():
+            if name in self.tables:
+                log_probs = self._table(name).denoise(total.softmax(1))
+                found[name] = TokenPrediction(log_probs.reshape(*value.shape, -1))
+                continue
+            part = solved[name]
             others = (total - evidence[name]).repeat_interleave(part.log.shape[1] // first.groups, 1)
             v = self._prior(name).denoise(part, (part.log + others).softmax(1))
-            found[name] = Prediction.of("v", v.reshape(z[name].shape), z[name], *self.coefficients(name, t))
+            found[name] = Prediction.of("v", v.reshape(value.shape), value, *self.coefficients(name, t))
         return found
+
+    def _table(self, name: str) -> TablePrior:
+        return cast(TablePrior, self.tables[name])
 
     def _prior(self, name: str) -> MixturePrior:
         return cast(MixturePrior, self.priors[name])

@@ -10,41 +10,37 @@ from polyscore.data.fashion import Pictures
 from polyscore.recipes.cdcd.codec import CODEC_TRAINING, train_token_codec
 from polyscore.recipes.cdcd.image import CLASS_TRAINING, CONTINUE, SETTINGS, VANILLA, train_class
 from polyscore.recipes.cdcd.table import CURVE
-from polyscore.recipes.digits.joint import Network
-from polyscore.recipes.digits.words import OBJECTIVE, READER, SCALE, WORDS_TRAINING, train_words
+from polyscore.recipes.digits.words import Components, train_words
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
 from polyscore.training.contrast import TokenObjective
-from polyscore.training.reading import ReadingObjective
 
 __all__ = ["EVALUATE", "TRAIN"]
+
+COMPONENTS = Components()
 
 
 def digits_words(
     model: str = "digits",
     out: str = "runs/digits-words",
     data: str | None = None,
-    network: Network = READER,
-    objective: ReadingObjective = OBJECTIVE,
-    copies: int = 4,
-    scale: float = SCALE,
-    training: TrainConfig = WORDS_TRAINING,
+    components: Components = COMPONENTS,
+    copies: int = 8,
+    seed: int = 0,
     defaults: dict[str, Any] | None = None,
 ) -> None:
-    """Train a reader of digits, letter by letter, and save the model of pictures, sounds and words.
+    """Fit pictures, sounds and the letters of their names in closed form, on the codecs of a digits model.
 
     Args:
         model: folder or name of a composer of image and speech; it is only read.
         out: folder of the Composer.
         data: default $POLYSCORE_DATA.
-        network: size of the reader.
-        objective: how times are drawn.
+        components: of the mixtures.
         copies: augmented copies of every recording.
-        scale: of the reader's pull on pictures and sounds.
-        training: steps, batch, learning rate and the like.
+        seed: of everything that is drawn.
         defaults: of `sample`.
     """
-    train_words(model, out, data, network, objective, copies, scale, training, defaults)
+    train_words(model, out, data, components, copies, seed, defaults)
     say(f"saved {out}; try: polyscore sample --model {out}")
 
 

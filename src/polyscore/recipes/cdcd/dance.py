@@ -55,7 +55,7 @@ class DanceTraining:
 
 @dataclass
 class Studio:
-    """Everything that the dances become once: clips of both parts, their tokens, and motion as `FEATURES` numbers and a 1.
+    """Everything that the dances become once: clips of both parts, their tokens, and motion as `FEATURES` numbers, the count and a 1.
 
     The clips come from all dances: the first 68 % of each to train, the last 30 % to test. So the songs are known, not their ends.
     """
@@ -74,14 +74,17 @@ class Studio:
         return cast(VQ, self.codec.stages[-1]).vocabulary
 
     def motion(self, clips: Clips) -> Tensor:
-        """Motion as the networks see it, (N, 32, FEATURES + 1)."""
+        """Motion as the networks see it, (N, 32, FEATURES + 3)."""
         return project(clips.motion, self.basis)
 
 
 def project(motion: Tensor, basis: Tensor) -> Tensor:
-    """Principal parts of motion (N, T, D), standardised, and a feature that is 1. basis (D, 2 + F): mean, deviation and directions."""
-    known = (motion - basis[:, 0]) / basis[:, 1] @ basis[:, 2:]
-    return torch.cat([known, torch.ones_like(known[..., :1])], -1)
+    """Principal parts of the first D numbers of motion (N, T, D + C), the C others as they are, and a feature that is 1.
+
+    basis (D, 2 + F): mean, deviation and directions.
+    """
+    known = (motion[..., : len(basis)] - basis[:, 0]) / basis[:, 1] @ basis[:, 2:]
+    return torch.cat([known, motion[..., len(basis) :], torch.ones_like(known[..., :1])], -1)
 
 
 def principal(motion: Tensor, features: int = FEATURES) -> Tensor:
@@ -120,7 +123,7 @@ def prepare(out: str = "runs/cdcd-dance", data: str | None = None, training: Dan
         _train_judge(train, test, cast(LogMel, codec.stages[0]), folder, training.judge, progress)
     with torch.no_grad():
         tokens = torch.cat([codec.encode(part) for part in train.waves.split(200)])
-    basis = principal(train.motion)
+    basis = principal(train.motion[..., :-2])
     save_tensors({"basis": basis}, folder / "basis.safetensors")
     return Studio(codec, load_module(folder / "judge", Judge), dances, train, test, tokens, basis)
 
@@ -164,7 +167,7 @@ def train_dance(
         CheckpointError: the base is not there. PolyscoreError: as `polyscore.training.fit`.
     """
     torch.manual_seed(config.seed)
-    denoiser = DanceDenoiser(studio.vocabulary, studio.tokens.shape[1], FEATURES + 1, len(GENRES))
+    denoiser = DanceDenoiser(studio.vocabulary, studio.tokens.shape[1], FEATURES + 3, len(GENRES))
     if base is not None:
         load_state(denoiser, load_tensors(Path(base).with_suffix(".safetensors")), Path(base))
     needs = NEGATIVES if objective.inter != "none" else 0

@@ -1,50 +1,40 @@
-"""Digits written, spoken and spelled: the digits model, and a reader that spells what it makes at every noise level."""
+"""Digits written, spoken and spelled: a closed-form joint law of pictures, sounds and the letters of a word."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from polyscore.captioned import Captioned
 from polyscore.codecs import Letters
 from polyscore.composer import Composer
 from polyscore.data.digits import load_fsdd, load_mnist
 from polyscore.metrics.coherence import class_shares
-from polyscore.networks.mlp import JointDenoiser
+from polyscore.networks.mixture import JointMixture
 from polyscore.recipes.digits.evaluate import DigitsTest
-from polyscore.recipes.digits.joint import Network, latents_of_images, latents_of_speech
+from polyscore.recipes.digits.joint import latents_of_images, latents_of_speech
 from polyscore.recipes.tables import Measured, write_table
-from polyscore.training import Pairs, TrainConfig, fit
-from polyscore.training.reading import ReadingObjective
+from polyscore.training import draw_latents
 
-__all__ = [
-    "OBJECTIVE",
-    "READER",
-    "SCALE",
-    "WORDS",
-    "WORDS_DEFAULTS",
-    "WORDS_TRAINING",
-    "evaluate_words",
-    "letters",
-    "train_words",
-    "words_table",
-]
+__all__ = ["WORDS", "WORDS_DEFAULTS", "Components", "evaluate_words", "letters", "train_words", "words_table"]
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-WORDS_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
-WORDS_DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "ddpm", "token_solver": "random", "guidance": 2.0}
-OBJECTIVE = ReadingObjective("word")
-READER = Network(width=192, depth=2, hidden=256, embed=64)
-SCALE = 8.0
+WORDS_DEFAULTS: dict[str, Any] = {"steps": 8, "token_solver": "random"}
 NAMES = ("image", "speech", "word")
 SUBSETS = [subset for size in range(3) for subset in itertools.combinations(NAMES, size)]
+
+
+@dataclass(frozen=True)
+class Components:
+    """Gaussians of each digit's pictures and sounds."""
+
+    pictures: int = 12
+    sounds: int = 8
 
 
 def letters() -> Letters:
@@ -56,50 +46,39 @@ def train_words(
     model: str = "digits",
     out: str = "runs/digits-words",
     data: str | None = None,
-    network: Network = READER,
-    objective: ReadingObjective = OBJECTIVE,
-    copies: int = 4,
-    scale: float = SCALE,
-    config: TrainConfig = WORDS_TRAINING,
+    components: Components | None = None,
+    copies: int = 8,
+    seed: int = 0,
     defaults: dict[str, Any] | None = None,
-    progress: bool = True,
 ) -> Composer:
-    """Train a reader that names what a digits model makes, letter by letter, and save the three modalities as a Composer in `out`.
+    """Fit a `JointMixture` of pictures, sounds and the letters of their names on the codecs of a digits model; save the Composer in `out`.
 
-    The model itself is only read: p(image, speech) p(word | image, speech), with the reader at every noise level (`Captioned`).
+    The codecs are only read, and the Composer is saved without them. Digits are the groups: what the three modalities share.
 
     Args:
         model: folder or name of a composer of image and speech. data: folder of the data sets; default $POLYSCORE_DATA.
-        network: size of the reader. objective: how times are drawn. copies: augmented copies of every recording.
-        scale: of the reader's pull on pictures and sounds. defaults: of the Composer's `sample`.
+        components: of the mixtures. copies: augmented copies of every recording. seed: of everything that is drawn.
+        defaults: of the Composer's `sample`.
 
     Raises:
-        DataError: MNIST or FSDD is not there. CheckpointError: the model is not there. PolyscoreError: as `polyscore.training.fit`.
+        DataError: MNIST or FSDD is not there. CheckpointError: the model is not there.
     """
-    torch.manual_seed(config.seed)
-    base, words = Composer.load(model), letters()
+    base, words, components = Composer.load(model), letters(), components or Components()
     images, sounds = load_mnist("train", data), load_fsdd("train", data)
-    sets = Pairs(
-        {
-            "image": (latents_of_images(base.codecs["image"], images.x), images.labels),
-            "speech": (latents_of_speech(base.codecs["speech"], sounds.x, copies, config.seed), sounds.labels.repeat(copies)),
-            "word": (words.encode(words.write(WORDS)), torch.arange(10)),
-        }
-    )
-    shapes = {name: base.codecs[name].latent_shape for name in ("image", "speech")} | {"word": words.latent_shape}
-    path = base.denoiser.paths["image"]
-    reader = JointDenoiser(shapes, path, **asdict(network), vocabularies={"word": words.vocabulary})
-    settings = {"network": asdict(network), "objective": asdict(objective), "copies": copies}
-    fit(reader, sets, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
-    meta = {
-        "recipe": "digits-words",
-        "dataset": "MNIST and FSDD, train splits, by digit, and its name",
-        **settings,
-        "training": asdict(config),
+    generator = torch.Generator().manual_seed(seed)
+    latents = {
+        "image": draw_latents(latents_of_images(base.codecs["image"], images.x), generator),
+        "speech": draw_latents(latents_of_speech(base.codecs["speech"], sounds.x, copies, seed), generator),
+        "word": words.encode(words.write(WORDS)),
     }
+    labels = {"image": images.labels, "speech": sounds.labels.repeat(copies), "word": torch.arange(10)}
+    shapes = {name: base.codecs[name].latent_shape for name in ("image", "speech")} | {"word": words.latent_shape}
+    counts = {"image": 10 * components.pictures, "speech": 10 * components.sounds}
+    denoiser = JointMixture(shapes, counts, 10, None, {"word": words.vocabulary}).fit(latents, labels, seed)
+    dataset = "MNIST and FSDD, train splits, by digit, and its name"
+    meta = {"recipe": "digits-words", "dataset": dataset, "components": asdict(components), "copies": copies, "seed": seed}
     media = base.media | {"word": {"kind": "text"}}
-    denoiser = Captioned(base.denoiser, reader.eval(), "word", scale)
-    composer = Composer({**base.codecs, "word": words}, denoiser, base.defaults | WORDS_DEFAULTS | (defaults or {}), media, meta, model)
+    composer = Composer({**base.codecs, "word": words}, denoiser, defaults or WORDS_DEFAULTS, media, meta, model)
     composer.save(out, dtype=torch.float16)
     return composer
 
@@ -155,7 +134,6 @@ def evaluate_words(composer: Composer, test: DigitsTest, n: int = 1000, seed: in
         if not subset:
             shares = class_shares(seen["image"][0])
             found |= {"least class": float(shares.min()), "most class": float(shares.max())}
-        found["steps"] = max(found.get("steps", 0.0), float(made.info["steps"]))
         found["evaluations"] = max(found.get("evaluations", 0.0), made.info["evaluations_per_sample"])
     return found
 
@@ -174,12 +152,8 @@ def words_table(
         if progress is not None:
             progress(place + 1, len(seeds))
     whole = [name for name in results[0] if " -> " in name and ":" not in name]
-    reaches = dict.fromkeys(whole, (">=", 0.95)) | {"steps": ("<=", 20.0)}
-    notes = {
-        "steps": "one call of the digits denoiser each",
-        "evaluations": "rows of both networks: guided ones and the reader's among them",
-    }
-    rows = [Measured(name, [r[name] for r in results], reaches.get(name), notes.get(name, "")) for name in results[0]]
+    reaches = dict.fromkeys(whole, (">=", 0.95)) | {"evaluations": ("<=", 20.0)}
+    rows = [Measured(name, [r[name] for r in results], reaches.get(name)) for name in results[0]]
     command = f"polyscore evaluate cdcd-words --model {model}"
-    write_table(out, rows, protocol(command, model, seeds, n, began, options={**composer.defaults, **options}, training=composer.meta))
+    write_table(out, rows, protocol(command, model, seeds, n, began, options={**composer.defaults, **options}, fitted=composer.meta))
     return rows
