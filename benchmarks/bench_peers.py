@@ -1,10 +1,11 @@
 """Multimodal VAEs of the `multivae` package on the same PolyMNIST tuples, judged as our Composers are.
 
-    python benchmarks/bench_peers.py --seconds 300 --judge runs/polymnist/judge --codecs runs/polymnist/codecs
+    python benchmarks/bench_peers.py --seconds 450 --judge runs/polymnist/judge --codecs runs/polymnist/codecs
 
 multivae wants torchvision, which nothing here uses of it: the packages go into a folder of their own (build/peers) beside a stand-in for
 torchvision, and a child process trains one model there and hands back pictures as arrays. Every model gets the same CPU seconds, the same
-principal components in front and the same hidden widths as our autoencoders.
+principal components in front and the same hidden widths as our autoencoders. What a model of one seed made is kept: a longer list of seeds
+trains the new ones only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ STAND_IN = {
     "datasets/__init__.py": "class MNIST: ...\n\n\nclass SVHN: ...\n\n\nclass CelebA: ...\n",
     "datasets/utils.py": "def download_and_extract_archive(*a, **k):\n    raise NotImplementedError\n",
 }
-MODELS = ("MVAE", "MMVAE", "MoPoE", "MVTCAE")
+MODELS = ("MVAE", "MMVAE", "MoPoE", "MVTCAE", "MMVAEPlus")
+COUNTS = (2, 4, 6, 8, 10)
 WIDTH, LATENT, BATCH = 512, 64, 128
 
 
@@ -63,14 +65,19 @@ def build(kind: str, names: list[str], size: int, scales: dict[str, float]) -> A
     def layers(a: int, b: int) -> nn.Sequential:
         return nn.Sequential(nn.Linear(a, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, b))
 
+    plus = kind == "MMVAEPlus"
+    shared = LATENT // 2 if plus else LATENT
+
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.latent_dim, self.body = LATENT, layers(size, 2 * LATENT)
+            self.latent_dim, self.style_dim, self.body = shared, LATENT - shared, layers(size, 2 * LATENT)
 
         def forward(self, x: torch.Tensor) -> Any:
             mean, log_variance = self.body(x).chunk(2, -1)
-            return ModelOutput(embedding=mean, log_covariance=log_variance.clamp(-12, 4))
+            log_variance = log_variance.clamp(-12, 4)
+            found = ModelOutput(embedding=mean[:, :shared], log_covariance=log_variance[:, :shared])
+            return found | {"style_embedding": mean[:, shared:], "style_log_covariance": log_variance[:, shared:]} if plus else found
 
     class Decoder(BaseDecoder):
         def __init__(self) -> None:
@@ -80,11 +87,28 @@ def build(kind: str, names: list[str], size: int, scales: dict[str, float]) -> A
         def forward(self, z: torch.Tensor) -> Any:
             return ModelOutput(reconstruction=self.body(z))
 
-    more = {"K": 1, "prior_and_posterior_dist": "normal"} if kind == "MMVAE" else {}
+    more: dict[str, Any] = {"K": 1, "prior_and_posterior_dist": "normal"} if kind.startswith("MMVAE") else {}
+    more |= {"modalities_specific_dim": LATENT - shared, "loss": "iwae_looser"} if plus else {}
     config = getattr(zoo, f"{kind}Config")(
-        n_modalities=len(names), latent_dim=LATENT, input_dims=dict.fromkeys(names, (size,)), beta=1.0,
+        n_modalities=len(names), latent_dim=shared, input_dims=dict.fromkeys(names, (size,)), beta=1.0,
         decoders_dist=dict.fromkeys(names, "normal"), decoder_dist_params={n: {"scale": scales[n]} for n in names}, **more)  # fmt: skip
     return getattr(zoo, kind)(config, {n: Encoder() for n in names}, {n: Decoder() for n in names})
+
+
+def sampling_seconds(kind: str, size: int, n: int = 256) -> dict[str, float]:
+    """Seconds for n joint samples, decoded to codes, against the number of modalities; the fastest of five, nothing is trained."""
+    found = {}
+    for count in COUNTS:
+        names = [f"m{i}" for i in range(count)]
+        model = build(kind, names, size, dict.fromkeys(names, 1.0)).eval()
+        taken = []
+        for _ in range(5):
+            began = time.perf_counter()
+            with torch.no_grad():
+                model.decode(model.generate_from_prior(n))
+            taken.append(time.perf_counter() - began)
+        found[f"seconds for {n} samples of {count} modalities"] = min(taken)
+    return found
 
 
 def child(kind: str, args: argparse.Namespace) -> None:
@@ -104,7 +128,8 @@ def child(kind: str, args: argparse.Namespace) -> None:
     with torch.no_grad():
         parts = [codes_of(train, fronts, rows) for rows in torch.arange(len(train)).split(2000)]
     codes = {n: torch.cat([p[n] for p in parts]) for n in names}
-    model = build(kind, names, codes[names[0]].shape[1], {n: args.scale / float(fronts[n].scale[0]) for n in names})
+    size = codes[names[0]].shape[1]
+    model = build(kind, names, size, {n: args.scale / float(fronts[n].scale[0]) for n in names})
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     began, steps = time.process_time(), 0
     while (used := time.process_time() - began) < args.seconds:
@@ -123,18 +148,19 @@ def child(kind: str, args: argparse.Namespace) -> None:
         real = codes_of(test, fronts, rows)
         out = {"labels": test.labels[rows].numpy(), "steps": np.array(steps), "loss": np.array(float(loss))}
 
-        def decode(z: torch.Tensor, title: str, chosen: Sequence[str] = ()) -> None:
+        def decode(found: Any, title: str, chosen: Sequence[str] = ()) -> None:
+            made = model.decode(found)
             for n in [n for n in names if n not in chosen]:
-                x = fronts[n].decode(model.decoders[n](z).reconstruction.reshape(len(z), -1))
+                x = fronts[n].decode(made[n].reshape(args.n, -1))
                 out[f"{title}/{n}"] = (x * 255).round().byte().numpy()
 
         whole = MultimodalBaseDataset(real)
         for k in (1, len(names) - 1):
             for place, chosen in enumerate(subsets(names, k)):
-                z = model.encode(whole, cond_mod=chosen).z
-                decode(z.reshape(args.n, -1), f"given {k}/{place}", chosen)
-        decode(model.encode(whole, cond_mod="all", return_mean=True).z.reshape(args.n, -1), "rebuilt")
-        decode(model.generate_from_prior(args.n).z, "joint")
+                decode(model.encode(whole, cond_mod=chosen), f"given {k}/{place}", chosen)
+        decode(model.encode(whole, cond_mod="all", return_mean=True), "rebuilt")
+        decode(model.generate_from_prior(args.n), "joint")
+    out |= {f"time: {name}": np.array(value) for name, value in sampling_seconds(kind, size).items()}
     np.savez_compressed(args.out_arrays, **out)
 
 
@@ -156,7 +182,8 @@ def judged(file: Path, test: Any) -> dict[str, float]:
             found[title] = float(torch.stack([(label == labels).double().mean() for _, label, _ in rows]).mean())
         found[f"{title} frechet"] = sum(d for _, _, d in rows) / len(rows)
     found["all agree"] = agreement({name: label for name, label, _ in seen["joint"]})
-    return found | {"steps": float(arrays["steps"])}
+    times = {key.removeprefix("time: "): float(arrays[key]) for key in arrays.files if key.startswith("time: ")}
+    return found | {"steps": float(arrays["steps"])} | times
 
 
 def main() -> None:
@@ -166,7 +193,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--seconds", type=float, default=450.0)
     parser.add_argument("--judge", default="runs/polymnist/judge")
     parser.add_argument("--codecs", default="runs/polymnist/codecs")
     parser.add_argument("--out", default="benchmarks/results/sbm-peers.json")
@@ -174,6 +201,7 @@ def main() -> None:
     parser.add_argument("--modalities", type=int, default=5)
     parser.add_argument("--scale", type=float, default=0.2)
     parser.add_argument("--n", type=int, default=500)
+    parser.add_argument("--seeds", default="0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child")
     parser.add_argument("--out_arrays", default="")
@@ -185,21 +213,26 @@ def main() -> None:
     place = Path(args.place)
     variables = environment(place)
     test = PolyTest.load(args.judge, args.modalities)
+    seeds = [int(seed) for seed in args.seeds.split(",")]
     for kind in args.models.split(","):
-        file = place / f"{kind}.npz"
-        options = [f"--{name}={getattr(args, name)}" for name in ("seconds", "codecs", "modalities", "scale", "n", "seed")]
-        subprocess.run([sys.executable, __file__, f"--child={kind}", f"--out_arrays={file}", *options], check=True, env=variables)
-        found = judged(file, test)
-        collapsed = "collapsed" if found["given 1"] < 0.2 else ""
-        rows += [Measured(f"{kind}: {name}", [value], None, collapsed) for name, value in found.items()]
-        print(kind, found, flush=True)
+        runs = []
+        for seed in seeds:
+            file = place / f"{kind}-{args.modalities}-{args.seconds:g}-{seed}.npz"
+            if not file.exists():
+                own = [f"--{name}={getattr(args, name)}" for name in ("seconds", "codecs", "modalities", "scale", "n")]
+                call = [sys.executable, __file__, f"--child={kind}", f"--out_arrays={file}", f"--seed={seed}", *own]
+                subprocess.run(call, check=True, env=variables)
+            runs.append(judged(file, test))
+            print(kind, seed, runs[-1], flush=True)
+        collapsed = "collapsed" if min(run["given 1"] for run in runs) < 0.2 else ""
+        rows += [Measured(f"{kind}: {name}", [run[name] for run in runs], None, collapsed) for name in runs[0]]
     protocol = {
         "command": f"python benchmarks/bench_peers.py --seconds {args.seconds:g}",
         "models": args.models,
         "packages": list(PACKAGES[:2]),
         "budget": f"{args.seconds:g} CPU seconds of training each, one thread; batch {BATCH}, latent {LATENT}, widths {WIDTH}, beta 1",
         "n": args.n,
-        "seeds": [args.seed],
+        "seeds": seeds,
         "seconds": round(time.perf_counter() - began, 1),
     }
     write_table(args.out, rows, protocol)
