@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from polyscore.data.dance import FRAME, RATE, cut, load_dances, pose
+from polyscore.data.dance import FRAME, RATE, VISUAL, Dance, cut, load_dances, pictures, pose
 from polyscore.errors import DataError, PolyscoreError
 from polyscore.media import read_video
 from polyscore.networks.motion import DanceDenoiser, MotionEncoder
@@ -97,6 +97,30 @@ def test_network_sees_motion_and_genre() -> None:
     assert paper(torch.randn(2, 60, 219)).shape == (2, 1024)
 
 
+def test_pictures_of_the_dancer() -> None:
+    """A bone that points up, on the right of the centre: its cells, and nothing else."""
+    joints = torch.zeros(4, 23, 3)
+    joints[:, 0, 0] = joints[:, 1, 0] = 50.0
+    joints[:, 1, 1] = 99.0
+    dance = Dance("a", 0, joints, torch.zeros(4, 3), 4.0, torch.zeros(RATE), torch.zeros(1), ((0, 1),))
+    seen = pictures(dance, torch.tensor([0.1, 0.6])).view(2, 12, 12)
+    assert torch.equal(seen[0], seen[1])
+    torch.testing.assert_close(seen.sum((1, 2)), torch.ones(2))
+    assert seen[0].nonzero().tolist() == [[row, 8] for row in range(6, 11)]
+
+
+def test_network_may_see_pictures() -> None:
+    torch.manual_seed(0)
+    model = DanceDenoiser(6, length=8, features=5, width=16, depth=1, visual=(2, 9)).eval()
+    z, t, motion = {"music": torch.full((3, 8), 6)}, {"music": 1.0}, torch.randn(3, 8, 5)
+    with_them = model(z, t, {"motion": motion, "label": torch.zeros(3).long(), "visual": torch.randn(3, 2, 9)})
+    without = model(z, t, {"motion": motion, "label": torch.zeros(3).long()})
+    assert not torch.allclose(with_them["music"].log_probs, without["music"].log_probs)  # type: ignore[union-attr]
+    for network, visual in ((model, torch.randn(3, 3, 9)), (DanceDenoiser(6, length=8, features=5), torch.randn(3, 2, 9))):
+        with pytest.raises(PolyscoreError, match="visual: expected"):
+            network(z, t, {"motion": motion, "visual": visual})
+
+
 def test_score_against_itself_and_silence() -> None:
     clips = [np.array([0.3, 1.2]), np.array([0.5])]
     assert score(clips, clips) == {"onset F": 1.0, "coverage": 1.0, "hit": 1.0}
@@ -110,6 +134,10 @@ def test_table_and_videos(data: Path, tmp_path: Path) -> None:
     names = {row.measure for row in rows}
     assert {"vanilla: onset F", "step-intra: hit", "sample-inter: genre", "shuffled music: coverage", "white noise: hit"} <= names
     assert read_table(out)["protocol"]["per genre"] == [1, 1]
+    seeing = DanceTable(str(tmp_path / "seeing"), str(tmp_path / "seeing.json"), str(data), (0,), 3, 1, QUICK, visual=True)
+    seeing.run()
+    assert seeing.studio.features(seeing.studio.test)["visual"].shape[1:] == VISUAL
+    assert [f.suffix for f in dance_videos(seeing.folder, str(tmp_path / "seen"), 1, 0, "vanilla", str(data))] == [".mp4"] * 2
     files = dance_videos(folder, str(tmp_path / "videos"), 1, 0, "step-intra", str(data))
     assert [f.name for f in files] == ["D0_008.4_made.mp4", "D0_008.4_real.mp4"]
     video = read_video(files[0])

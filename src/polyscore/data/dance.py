@@ -21,12 +21,14 @@ from torch import Tensor
 from polyscore.data.digits import data_folder
 from polyscore.errors import DataError
 
-__all__ = ["GENRES", "RATE", "Clips", "Dance", "cut", "load_dances", "pose"]
+__all__ = ["GENRES", "RATE", "VISUAL", "Clips", "Dance", "cut", "load_dances", "pictures", "pose"]
 
 RATE = 16_000
 GENRES = ("waltz", "rumba", "cha-cha")
 FRAME = 1024
 """Samples a motion frame of a clip: 64 ms."""
+VISUAL = (8, 144)
+"""Pictures of a clip, and their 12 x 12 cells."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,30 @@ def _between(values: Tensor, place: Tensor) -> Tensor:
     return values[low] * (1 - share) + values[low + 1] * share
 
 
+def pictures(dance: Dance, times: Tensor, side: int = 12, points: int = 6) -> Tensor:
+    """What a camera in front sees of the skeleton, (T, side * side): the share of its bones' points in each cell, at times in seconds.
+
+    The picture spans 2.4 m around the centre.
+    """
+    flat = pose(dance, times)[..., :2]
+    ends = torch.tensor(dance.edges)
+    share = torch.linspace(0, 1, points)[:, None]
+    drawn = flat[:, ends[:, :1]] * (1 - share) + flat[:, ends[:, 1:]] * share  # (T, bones, points, 2)
+    cells = ((drawn / 240 + 0.5) * side).floor().long().clamp(0, side - 1)
+    place = (cells[..., 1] * side + cells[..., 0]).flatten(1)
+    return torch.zeros(len(times), side * side).scatter_add_(1, place, torch.full(place.shape, 1 / place.shape[1]))
+
+
 @dataclass(frozen=True)
 class Clips:
-    """waves (N, samples); motion (N, frames, features): poses and speeds; labels (N,); which dance, and start in s."""
+    """waves (N, samples); motion (N, frames, features): poses and speeds; labels (N,); which dance, and start in s; visual (N, 8, 144)."""
 
     waves: Tensor
     motion: Tensor
     labels: Tensor
     dances: Tensor
     starts: Tensor
+    visual: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -119,7 +136,8 @@ def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, 
     Raises:
         DataError: no clip fits.
     """
-    waves, motion, labels, which, starts = [], [], [], [], []
+    waves, motion, labels, visual = [], [], [], []
+    places: list[tuple[int, float]] = []
     for number, dance in enumerate(dances):
         first, last = (share * dance.seconds for share in span)
         for start in np.arange(first, last - samples / RATE, every):
@@ -127,11 +145,13 @@ def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, 
             waves.append(dance.wave[begin : begin + samples])
             motion.append(_features(dance, begin / RATE, samples // FRAME))
             labels.append(dance.genre)
-            which.append(number)
-            starts.append(begin / RATE)
+            places.append((number, begin / RATE))
+            middles = begin / RATE + (torch.arange(VISUAL[0], dtype=torch.float64) + 0.5) * samples / RATE / VISUAL[0]
+            visual.append(pictures(dance, middles))
     if not waves or any(len(w) != samples for w in waves):
         raise DataError(f"dance: expected dances of more than {samples / RATE:.1f} s in the part {span}, found none")
-    return Clips(torch.stack(waves), torch.stack(motion), torch.tensor(labels), torch.tensor(which), torch.tensor(starts))
+    which, starts = (torch.tensor(part) for part in zip(*places, strict=True))
+    return Clips(torch.stack(waves), torch.stack(motion), torch.tensor(labels), which, starts, torch.stack(visual))
 
 
 def _features(dance: Dance, start: float, frames: int) -> Tensor:

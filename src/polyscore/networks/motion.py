@@ -44,16 +44,29 @@ class DanceNetwork(nn.Module):
     """network(z, t, condition) -> {modality: logits (B, L, K)}; condition {"motion": (B, L, features), "label": genres (B,)} or None.
 
     The motion has one frame a token and is added to it; its `MotionEncoder` vector is the token that cross-attention looks at. A motion of
-    zeros says nothing (give real ones a feature that is always 1).
+    zeros says nothing (give real ones a feature that is always 1). With `visual` (pictures, features) the condition may have "visual" (B,
+    pictures, features) too: more tokens of the cross-attention.
     """
 
-    def __init__(self, modality: str, vocabulary: int, length: int, features: int, genres: int, width: int, depth: int) -> None:
+    def __init__(
+        self,
+        modality: str,
+        vocabulary: int,
+        length: int,
+        features: int,
+        genres: int,
+        width: int,
+        depth: int,
+        visual: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.length, self.features = length, features
         self.encoder = MotionEncoder(length, features, width)
         self.along = nn.Conv1d(features, width, 5, padding=2)
+        self.visual = tuple(visual) if visual else None
+        told = {"dance": (1, width)} | ({"visual": self.visual} if self.visual else {})
         self.core = TokenTransformer(
-            modality, vocabulary, (length,), width, depth, classes=genres, conditions={"dance": (1, width)}, source=width, along=width
+            modality, vocabulary, (length,), width, depth, classes=genres, conditions=told, source=width, along=width
         )
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> State:
@@ -64,14 +77,19 @@ class DanceNetwork(nn.Module):
             motion = torch.zeros(len(next(iter(z.values()))), self.length, self.features)
         if tuple(motion.shape[1:]) != (self.length, self.features):
             raise PolyscoreError(f"motion: expected (n, {self.length}, {self.features}), found {tuple(motion.shape)}")
-        own = self.along(motion.transpose(1, 2)).transpose(1, 2)
-        found: State = self.core(z, t, {"label": given.get("label"), "dance": self.encoder(motion), "along": own})
+        told = {"label": given.get("label"), "dance": self.encoder(motion), "along": self.along(motion.transpose(1, 2)).transpose(1, 2)}
+        seen = given.get("visual")
+        if seen is not None:
+            if self.visual is None or tuple(seen.shape[1:]) != self.visual:
+                raise PolyscoreError(f"visual: expected (n, {self.visual}), found {tuple(seen.shape)}")
+            told["visual"] = seen
+        found: State = self.core(z, t, told)
         return found
 
 
 @register
 class DanceDenoiser(Expert):
-    """A `DanceNetwork` as a denoiser of music tokens (B, length) on an absorbing path."""
+    """A `DanceNetwork` as a denoiser of music tokens (B, length) on an absorbing path; `visual` as there."""
 
     def __init__(
         self,
@@ -82,6 +100,7 @@ class DanceDenoiser(Expert):
         width: int = 64,
         depth: int = 2,
         modality: str = "music",
+        visual: Sequence[int] | None = None,
     ) -> None:
-        network = DanceNetwork(modality, vocabulary, length, features, genres, width, depth)
+        network = DanceNetwork(modality, vocabulary, length, features, genres, width, depth, visual)
         super().__init__(network, {modality: Absorbing(vocabulary)}, {modality: (length,)}, "logits")

@@ -12,7 +12,7 @@ from torch import Tensor
 from polyscore.checkpoint import load_module, load_state, load_tensors, save_module, save_tensors
 from polyscore.codecs import Chain, LogMel
 from polyscore.codecs.vq import VQ, codebook_use
-from polyscore.data.dance import FRAME, GENRES, RATE, Clips, Dance, cut, load_dances
+from polyscore.data.dance import FRAME, GENRES, RATE, VISUAL, Clips, Dance, cut, load_dances
 from polyscore.metrics.judges import Judge, accuracy
 from polyscore.networks.conv import ConvEncoder
 from polyscore.networks.motion import DanceDenoiser
@@ -67,15 +67,16 @@ class Studio:
     test: Clips
     tokens: Tensor
     basis: Tensor
+    visual: bool = False
 
     @property
     def vocabulary(self) -> int:
         """Number of music tokens."""
         return cast(VQ, self.codec.stages[-1]).vocabulary
 
-    def motion(self, clips: Clips) -> Tensor:
-        """Motion as the networks see it, (N, 32, FEATURES + 3)."""
-        return project(clips.motion, self.basis)
+    def features(self, clips: Clips) -> dict[str, Tensor]:
+        """What the networks see of the dance: motion (N, 32, FEATURES + 3) and, if `visual`, pictures (N, 8, 144), about 1 in size."""
+        return {"motion": project(clips.motion, self.basis)} | ({"visual": 20 * clips.visual} if self.visual else {})
 
 
 def project(motion: Tensor, basis: Tensor) -> Tensor:
@@ -106,8 +107,14 @@ def music_codec(waves: Tensor, codes: int = 128) -> Chain:
     return Chain([front, VQ(front.latent_shape, codes, 16, 48, (2, 2), 2, 3, "identity")])
 
 
-def prepare(out: str = "runs/cdcd-dance", data: str | None = None, training: DanceTraining | None = None, progress: bool = True) -> Studio:
-    """Train what is not in `out` yet (codec, judge), encode the dances, and return it all.
+def prepare(
+    out: str = "runs/cdcd-dance",
+    data: str | None = None,
+    training: DanceTraining | None = None,
+    progress: bool = True,
+    visual: bool = False,
+) -> Studio:
+    """Train what is not in `out` yet (codec, judge), encode the dances, and return it all. `visual`: pictures of the dancer count as well.
 
     Raises:
         DataError: the dances are not there. PolyscoreError: as `polyscore.training.fit`.
@@ -125,7 +132,7 @@ def prepare(out: str = "runs/cdcd-dance", data: str | None = None, training: Dan
         tokens = torch.cat([codec.encode(part) for part in train.waves.split(200)])
     basis = principal(train.motion[..., :-2])
     save_tensors({"basis": basis}, folder / "basis.safetensors")
-    return Studio(codec, load_module(folder / "judge", Judge), dances, train, test, tokens, basis)
+    return Studio(codec, load_module(folder / "judge", Judge), dances, train, test, tokens, basis, visual)
 
 
 def _train_codec(train: Clips, test: Clips, folder: Path, config: TrainConfig, progress: bool) -> None:
@@ -167,11 +174,14 @@ def train_dance(
         CheckpointError: the base is not there. PolyscoreError: as `polyscore.training.fit`.
     """
     torch.manual_seed(config.seed)
-    denoiser = DanceDenoiser(studio.vocabulary, studio.tokens.shape[1], FEATURES + 3, len(GENRES))
+    seen = studio.features(studio.train)
+    objective = replace(objective, features=tuple(seen))
+    sizes = (studio.vocabulary, studio.tokens.shape[1], seen["motion"].shape[2], len(GENRES))
+    denoiser = DanceDenoiser(*sizes, visual=VISUAL if studio.visual else None)
     if base is not None:
         load_state(denoiser, load_tensors(Path(base).with_suffix(".safetensors")), Path(base))
     needs = NEGATIVES if objective.inter != "none" else 0
-    source = OtherExamples("music", studio.tokens, studio.train.labels, needs, more={"motion": studio.motion(studio.train)})
+    source = OtherExamples("music", studio.tokens, studio.train.labels, needs, more=seen)
     facts = {"objective": asdict(objective), "base": base}
     fit(denoiser, source, objective, config, out=Path(out) / "run", progress=progress, facts=facts)
     save_module(denoiser.eval(), Path(out) / "denoiser", meta={**facts, "training": asdict(config)})

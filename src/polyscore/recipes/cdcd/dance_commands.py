@@ -13,17 +13,18 @@ __all__ = ["EVALUATE", "RECIPE", "TRAIN"]
 TRAINING = DanceTraining()
 
 
-def cdcd_dance(out: str = "runs/cdcd-dance", data: str | None = None, training: DanceTraining = TRAINING) -> None:
+def cdcd_dance(out: str = "runs/cdcd-dance", data: str | None = None, training: DanceTraining = TRAINING, visual: bool = False) -> None:
     """Train the codec of music, the judge of genres, and a vanilla denoiser of music tokens given the dance.
 
     Args:
         out: folder; what is there is kept.
         data: default $POLYSCORE_DATA.
         training: of all parts.
+        visual: the denoiser sees pictures of the dancer as well.
     """
     from polyscore.recipes.cdcd.dance import PLAIN, prepare, train_dance
 
-    studio = prepare(out, data, training)
+    studio = prepare(out, data, training, visual=visual)
     train_dance(studio, f"{out}/base", PLAIN, training.first)
     say(f"saved {out}; try: polyscore evaluate cdcd-dance --folder {out}")
 
@@ -36,6 +37,7 @@ def evaluate_cdcd_dance(
     steps: int = 25,
     most: int = 40,
     training: DanceTraining = TRAINING,
+    visual: bool = False,
 ) -> None:
     """Dance to music: onsets, beats and genre of vanilla and contrastive models beside trivial baselines; trains what is missing.
 
@@ -47,12 +49,13 @@ def evaluate_cdcd_dance(
         steps: of sampling.
         most: test clips of a genre.
         training: of all parts.
+        visual: the denoisers see pictures of the dancer as well.
     """
     from polyscore.recipes.cdcd.dance_table import DanceTable
     from polyscore.recipes.tables import show
 
     with progress("training and evaluating") as bar:
-        rows = DanceTable(folder, out, data, seeds, steps, most, training, bar).run()
+        rows = DanceTable(folder, out, data, seeds, steps, most, training, bar, visual).run()
     say(show(rows, f"dance to music: seeds {list(seeds)}; saved {out}"))
 
 

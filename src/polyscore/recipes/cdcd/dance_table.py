@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 def make_music(studio: Studio, denoiser: DanceDenoiser, rows: Tensor, steps: int = 25, seed: int = 0) -> Tensor:
     """Music for test clips, waves (n, samples)."""
-    condition = {"motion": studio.motion(studio.test)[rows], "label": studio.test.labels[rows]}
+    condition = {name: value[rows] for name, value in studio.features(studio.test).items()} | {"label": studio.test.labels[rows]}
     tokens = sample(denoiser, len(rows), condition=condition, steps=steps, seed=seed)["music"]
     with torch.no_grad():
         return torch.cat([studio.codec.decode(part) for part in tokens.split(50)])
@@ -60,7 +60,7 @@ class DanceTable:
     """Trains what is missing in `folder`, measures every setting and baseline for every seed, and writes the table `out`.
 
     All settings of all seeds continue one vanilla model for as many steps; a seed is that of a continuation and of its sampling.
-    `most`: test clips of a genre.
+    `most`: test clips of a genre. `visual`: the networks see pictures of the dancer as well.
     """
 
     folder: str = "runs/cdcd-dance"
@@ -71,12 +71,12 @@ class DanceTable:
     most: int = 40
     training: DanceTraining = field(default_factory=DanceTraining)
     progress: Progress | None = None
-    show_progress: bool = False
+    visual: bool = False
 
     def run(self) -> list[Measured]:
         """All of it."""
         began = time.perf_counter()
-        self.studio = prepare(self.folder, self.data, self.training, self.show_progress)
+        self.studio = prepare(self.folder, self.data, self.training, False, self.visual)
         self.clips = self._clips()
         self.waves, self.labels = self.studio.test.waves[self.clips], self.studio.test.labels[self.clips]
         self.real = heard(self.waves)
@@ -157,7 +157,7 @@ class DanceTable:
     def _protocol(self, began: float) -> dict[str, Any]:
         codec, judge = (read_json(Path(self.folder) / f"{part}.json")["meta"] for part in ("codec", "judge"))
         return {
-            "command": "polyscore evaluate cdcd-dance",
+            "command": "polyscore evaluate cdcd-dance" + (" --visual true" if self.visual else ""),
             "data": "35 clean dances (30 waltzes, 9 rumbas and 5 cha-chas less those of unsure tempo); the last 30 % of each, cut to 2 s",
             "n": len(self.clips),
             "per genre": torch.bincount(self.labels).tolist(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -55,8 +56,8 @@ def dance_videos(
     Raises:
         CheckpointError: models that are not trained. DataError: the dances are not there. PolyscoreError: more clips than there are.
     """
-    denoiser = load_module(Path(folder) / f"{seed}" / setting / "denoiser", DanceDenoiser)
-    studio = prepare(folder, data, progress=False)
+    denoiser = cast(DanceDenoiser, load_module(Path(folder) / f"{seed}" / setting / "denoiser", DanceDenoiser))
+    studio = prepare(folder, data, progress=False, visual=denoiser.network.visual is not None)
     if not 1 <= n <= len(studio.test):
         raise PolyscoreError(f"n is {n}, expected 1 to {len(studio.test)}")
     groups = [(studio.test.labels == k).nonzero()[:, 0].tolist() for k in range(len(GENRES))]
