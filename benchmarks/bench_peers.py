@@ -188,7 +188,8 @@ def judged(file: Path, test: Any) -> dict[str, float]:
 
 def main() -> None:
     """Train, judge and write the table."""
-    from polyscore.recipes.polymnist.evaluate import PolyTest
+    from polyscore.composer import Composer
+    from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly
     from polyscore.recipes.tables import Measured, write_table
 
     parser = argparse.ArgumentParser()
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.2)
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--ours", default="runs/polymnist/mixture-{seed}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child")
     parser.add_argument("--out_arrays", default="")
@@ -226,6 +228,14 @@ def main() -> None:
             print(kind, seed, runs[-1], flush=True)
         collapsed = "collapsed" if min(run["given 1"] for run in runs) < 0.2 else ""
         rows += [Measured(f"{kind}: {name}", [run[name] for run in runs], None, collapsed) for name in runs[0]]
+    few = (1, args.modalities - 1)
+    composers = [Composer.load(args.ours.format(seed=seed)) for seed in seeds]
+    mine = [evaluate_poly(composer, test, args.n, seed, observed=few) for composer, seed in zip(composers, seeds, strict=True)]
+    kept = [f"given {k}{what}" for k in few for what in ("", " frechet")] + ["joint frechet", "all agree"]
+    rows += [Measured(f"ours: {name}", [run[name] for run in mine]) for name in kept]
+    best = {name: min(row.mean for row in rows if row.measure.endswith(f": {name}") and "ours" not in row.measure) for name in kept}
+    goals = [name for name in kept if name.endswith("frechet")]
+    rows = [Measured(f"ours, {name} over the best peer's", [r[name] / best[name] for r in mine], ("<=", 0.5)) for name in goals] + rows
     protocol = {
         "command": f"python benchmarks/bench_peers.py --seconds {args.seconds:g}",
         "models": args.models,

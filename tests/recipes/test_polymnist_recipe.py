@@ -23,7 +23,7 @@ from polyscore.recipes.polymnist import joint as recipe
 from polyscore.recipes.polymnist.codecs import train_poly_codec, train_poly_judge
 from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly, subsets
 from polyscore.recipes.polymnist.joint import Network, drop, encode_all, train_poly_energy, train_poly_joint
-from polyscore.recipes.polymnist.mixture import shared_groups
+from polyscore.recipes.polymnist.mixture import Mixture, shared_groups
 from polyscore.recipes.polymnist.tables import guided_by
 from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import read_table
@@ -96,6 +96,8 @@ def test_every_subset_is_measured(made):
     assert {"given 1", "given 2", "given 2 frechet", "all agree", "at least 2 agree", "joint frechet", "evaluations"} <= set(found)
     assert found["evaluations"] == 4 + 9 + 7 and all(np.isfinite(v) for v in found.values())
     assert 0 <= found["all agree"] <= found["at least 2 agree"] <= 1
+    few = evaluate_poly(Composer.load(made / "plain"), test, 40, seed=1, steps=2, observed=(2,))
+    assert few["given 2"] == found["given 2"] and not {"given 1", "half a picture"} & set(few)
     assert subsets(["a", "b", "c"], 2) == [["a", "b"], ["b", "c"], ["c", "a"]]
 
 
@@ -132,6 +134,8 @@ def test_commands(made, tmp_path, capsys):
     found = read_table(table)
     rows = {row["measure"]: row for row in found["rows"]}
     assert len(rows["given 1"]["values"]) == 2 and rows["given 1"]["reach"] == ">= 0.85" and rows["given 2"]["met"] in (True, False)
+    gain = rows["given 2"]["mean"] - rows["given 1"]["mean"]
+    assert rows["one more observed: least gain of coherence"]["values"] == pytest.approx([gain])
     assert found["protocol"]["guidance"] == 1.0 and found["protocol"]["options"]["steps"] == 2
     assert main(["train", "sbm-codec", "--modality", "m9", "--data", str(made), "--out", str(tmp_path)]) == 2
     assert "m9" in capsys.readouterr().err
@@ -161,8 +165,8 @@ def test_decoders_are_tuned_into_another_composer(made, tmp_path):
 
 
 def test_time_against_the_number_of_modalities(tmp_path):
-    rows = {row.measure: row for row in time_table(tmp_path / "time.json", (2, 3), 2, 1, SMALL)}
-    assert rows["evaluations of a joint sample of 3 modalities"].values == [4 + 9 + 7]
+    rows = {row.measure: row for row in time_table(tmp_path / "time.json", (2, 3), 2, 1, Mixture(2, 2))}
+    assert rows["evaluations of a joint sample of 3 modalities"].values == [8]
     assert rows["time with 3 modalities over time with 2"].reach == ("<=", 1.5) and rows["seconds for 2 samples of 2 modalities"].mean > 0
     assert read_table(tmp_path / "time.json")["protocol"]["command"] == "polyscore evaluate sbm-time"
 
@@ -235,15 +239,21 @@ def test_a_mixture_is_fitted_sampled_and_measured(made, tmp_path, capsys):
     def train(out, *more):
         return main(["train", "sbm-mixture", *map(str, arguments), "--mixture.components", "2", "--out", str(tmp_path / out), *more])
 
-    assert train("mixture", "--mixture.groups", "2") == 0
+    assert train("mixture-0", "--mixture.groups", "2") == 0
     assert train("again", "--mixture.groups", "2") == 0
-    assert train("missing", "--mixture.groups", "1", "--missing", "0.3") == 0
-    composer, again, missing = (Composer.load(tmp_path / name) for name in ("mixture", "again", "missing"))
-    assert isinstance(composer.denoiser, JointMixture) and missing.meta["missing"] == 0.3
+    assert train("mixture-0-missing-0.2", "--mixture.groups", "1", "--missing", "0.2") == 0
+    composer, again, missing = (Composer.load(tmp_path / name) for name in ("mixture-0", "again", "mixture-0-missing-0.2"))
+    assert isinstance(composer.denoiser, JointMixture) and missing.meta["missing"] == 0.2
     assert all(prior.mean.shape == (4, 4) for prior in composer.denoiser.priors.values())
     result = composer.sample(3, seed=1)
     assert result["m2"].shape == (3, 3, 28, 28) and result.info["evaluations_per_sample"] == 8
     own, other = composer.denoiser.state_dict(), again.denoiser.state_dict()
     assert all(torch.equal(own[k], other[k]) for k in own)
+    measure = ["--folder", tmp_path, "--judge", made / "judge", "--out", tmp_path / "t.json", "--modalities", 3, "--data", made, "--n", 20]
+    assert main(["evaluate", "sbm-missing", *map(str, measure), "--shares", "[0.2]", "--seeds", "[0]"]) == 0
+    rows = {row["measure"]: row for row in read_table(tmp_path / "t.json")["rows"]}
+    lost = rows["20% missing: given 1, lost"]
+    assert lost["values"][0] == pytest.approx(rows["0% missing: given 1"]["mean"] - rows["20% missing: given 1"]["mean"])
+    assert lost["reach"] == "<= 0.02" and {"20% missing: all agree, lost", "20% missing: joint frechet"} <= set(rows)
     assert train("many", "--mixture.groups", "150") == 2
     assert "vectors of group" in capsys.readouterr().err

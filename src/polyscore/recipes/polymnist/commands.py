@@ -21,7 +21,7 @@ from polyscore.recipes.polymnist.joint import (
 )
 from polyscore.recipes.polymnist.mixture import Mixture, train_poly_mixture
 from polyscore.recipes.polymnist.refiner import REFINER_TRAINING, train_poly_refiner
-from polyscore.recipes.polymnist.tables import guided_by, poly_sweep, poly_table
+from polyscore.recipes.polymnist.tables import LOST, guided_by, missing_table, poly_sweep, poly_table
 from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import show
 from polyscore.terminal import progress, say
@@ -306,6 +306,35 @@ def sbm_sweep(
     say(show(rows, f"{model}, n = {n}; saved {out}"))
 
 
+def sbm_missing(
+    folder: str = "runs/polymnist",
+    judge: str = "runs/polymnist/judge",
+    out: str = "benchmarks/results/sbm-missing.json",
+    shares: tuple[float, ...] = tuple(LOST),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    n: int = 600,
+) -> None:
+    """What is lost by Composers that were fitted with a share of the training data missing.
+
+    Args:
+        folder: of the Composers mixture-SEED and mixture-SEED-missing-SHARE (`polyscore train sbm-mixture --missing SHARE`).
+        judge: the saved judge.
+        out: the table, as JSON.
+        shares: of missing modalities.
+        seeds: one Composer of each share a seed.
+        modalities: how many the data set has.
+        backgrounds: as in training.
+        data: default $POLYSCORE_DATA.
+        n: samples a subset and seed.
+    """
+    with progress("evaluating") as bar:
+        rows = missing_table(folder, judge, out, shares, seeds, modalities, backgrounds, data, n, bar)
+    say(show(rows, f"{folder}, n = {n}, seeds {list(seeds)}; saved {out}"))
+
+
 def sbm_time(
     out: str = "benchmarks/results/sbm-time.json", numbers: tuple[int, ...] = (2, 4, 6, 8, 10), n: int = 256, repeats: int = 5
 ) -> None:
@@ -331,4 +360,9 @@ TRAIN: dict[str, Callable[..., None]] = {
     "sbm-decoders": sbm_decoders,
     "sbm-refiner": sbm_refiner,
 }
-EVALUATE: dict[str, Callable[..., None]] = {"sbm-polymnist": sbm_polymnist, "sbm-sweep": sbm_sweep, "sbm-time": sbm_time}
+EVALUATE: dict[str, Callable[..., None]] = {
+    "sbm-polymnist": sbm_polymnist,
+    "sbm-missing": sbm_missing,
+    "sbm-sweep": sbm_sweep,
+    "sbm-time": sbm_time,
+}

@@ -20,7 +20,7 @@ from polyscore.ratios.contrastive import ContrastiveEncoder
 from polyscore.recipes.polymnist.joint import drop, encode_all, train_encoder
 from polyscore.training import draw_latents
 
-__all__ = ["Mixture", "shared_groups", "train_poly_mixture"]
+__all__ = ["DEFAULTS", "Mixture", "shared_groups", "train_poly_mixture"]
 
 DEFAULTS: dict[str, Any] = {"steps": 8}
 

@@ -10,27 +10,21 @@ from dataclasses import asdict
 import torch
 
 from polyscore.composer import Composer
-from polyscore.networks.alone import MarginalDenoiser
-from polyscore.networks.mlp import JointDenoiser
-from polyscore.ratios.contrastive import Contextual, ContrastiveEncoder
-from polyscore.ratios.subset import SubsetGuided
+from polyscore.networks.mixture import JointMixture
 from polyscore.recipes.polymnist.codecs import poly_codec
-from polyscore.recipes.polymnist.joint import DEFAULTS, Guidance, Network
+from polyscore.recipes.polymnist.mixture import DEFAULTS, Mixture
 from polyscore.recipes.tables import Measured, write_table
 
-__all__ = ["time_table", "untrained"]
+__all__ = ["time_table", "unfitted"]
 
 
-def untrained(modalities: int, contrastive: int = 32, network: Network | None = None, latent: int = 20) -> Composer:
-    """The recipe's Composer of so many modalities, as it is before training."""
+def unfitted(modalities: int, mixture: Mixture | None = None, latent: int = 20) -> Composer:
+    """The recipe's Composer of so many modalities, as it is before it is fitted."""
+    mixture = mixture or Mixture()
     codecs = {f"m{i}": poly_codec(latent) for i in range(modalities)}
     shapes = {name: codec.latent_shape for name, codec in codecs.items()}
-    network = network or Network()
-    size = {k: v for k, v in asdict(network).items() if not k.startswith("marginal")}
-    told = Contextual(JointDenoiser(shapes, **size, context=contrastive), ContrastiveEncoder(shapes, contrastive))
-    alone = MarginalDenoiser(shapes, width=network.marginal_width, depth=network.marginal_depth)
-    guided = SubsetGuided(told, Guidance().strength, Guidance().window, alone)
-    return Composer({n: c.eval() for n, c in codecs.items()}, guided.eval(), DEFAULTS)
+    closed = JointMixture(shapes, dict.fromkeys(shapes, mixture.groups * mixture.components), mixture.groups)
+    return Composer({n: c.eval() for n, c in codecs.items()}, closed, DEFAULTS)
 
 
 def time_table(
@@ -38,12 +32,12 @@ def time_table(
     numbers: Sequence[int] = (2, 4, 6, 8, 10),
     n: int = 256,
     repeats: int = 5,
-    network: Network | None = None,
+    mixture: Mixture | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Measured]:
     """Seconds for n joint samples, decoded, with 2, 4, ... modalities; the fastest of three runs, `repeats` times over."""
     began = time.perf_counter()
-    composers = {m: untrained(m, network=network) for m in numbers}
+    composers = {m: unfitted(m, mixture) for m in numbers}
     seconds: dict[int, list[float]] = {m: [] for m in numbers}
     for again in range(repeats):
         for m, composer in composers.items():
@@ -61,7 +55,7 @@ def time_table(
         "n": n,
         "seeds": list(range(repeats)),
         "threads": torch.get_num_threads(),
-        "network": asdict(network or Network()),
+        "mixture": asdict(mixture or Mixture()),
         "options": DEFAULTS,
         "seconds": round(time.perf_counter() - began, 1),
     }
