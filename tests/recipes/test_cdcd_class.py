@@ -10,9 +10,11 @@ import pytest
 
 from polyscore.checkpoint import load_module
 from polyscore.codecs import VQ
+from polyscore.metrics.judges import Judge
 from polyscore.recipes.cdcd.codec import CODEC_TRAINING, train_token_codec
 from polyscore.recipes.cdcd.image import CLASS_TRAINING, CONTINUE, SETTINGS
 from polyscore.recipes.cdcd.table import ClassTable, interval
+from polyscore.recipes.digits.judges import TRAINING, train_judge
 from polyscore.recipes.tables import read_table
 from tiny import write_idx
 
@@ -31,13 +33,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_small_table(data: Path, tiny_judges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_table(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYSCORE_DATA", str(data))
     codec = train_token_codec(
         str(tmp_path / "codec"), codes=8, width=4, config=replace(CODEC_TRAINING, steps=2), progress=False, dataset="fashion"
     )
     assert codec.grid == (7, 7)
     assert load_module(tmp_path / "codec" / "tokens", VQ)._meta["test"]["psnr"] > 0
+    judge = train_judge("image", str(tmp_path / "judges"), config=replace(TRAINING["image"], steps=2), progress=False, dataset="fashion")
+    assert judge.head.out_features == 10
+    assert load_module(tmp_path / "judges" / "image", Judge)._meta["dataset"] == "Fashion-MNIST, train split"
     table = ClassTable(
         str(tmp_path / "codec" / "tokens"),
         str(tmp_path / "runs"),
@@ -47,7 +52,7 @@ def test_a_small_table(data: Path, tiny_judges: Path, tmp_path: Path, monkeypatc
         seeds=(0, 1),
         curve=(2, 3),
         dataset="fashion",
-        judges=str(tiny_judges),
+        judges=str(tmp_path / "judges"),
         first=replace(CLASS_TRAINING, steps=2, batch_size=8),
         more=replace(CONTINUE, steps=1, batch_size=8),
         sweep=SWEEP,

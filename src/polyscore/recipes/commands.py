@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from polyscore.data.fashion import Pictures
 from polyscore.recipes.cdcd import commands as cdcd
 from polyscore.recipes.cdcd import dance_commands as dance
 from polyscore.recipes.cdcd import text_commands as text
@@ -57,7 +58,11 @@ def digits_speech_codec(
 
 
 def digits_judge(
-    modality: Literal["image", "speech"], out: str = "runs/digits-judges", data: str | None = None, training: TrainConfig | None = None
+    modality: Literal["image", "speech"],
+    out: str = "runs/digits-judges",
+    data: str | None = None,
+    training: TrainConfig | None = None,
+    dataset: Pictures = "mnist",
 ) -> None:
     """Train a classifier that judges generated digits, and measure it on the official test split.
 
@@ -66,8 +71,9 @@ def digits_judge(
         out: folder.
         data: default $POLYSCORE_DATA.
         training: steps, batch, learning rate and the like.
+        dataset: of the pictures, mnist or fashion.
     """
-    judge = train_judge(modality, out, data, config=training)
+    judge = train_judge(modality, out, data, config=training, dataset=dataset)
     say(f"saved {out}/{modality}: {sum(p.numel() for p in judge.parameters())} parameters")
 
 

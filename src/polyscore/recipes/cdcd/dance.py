@@ -32,8 +32,8 @@ NEGATIVES = 4
 PLAIN = TokenObjective("music", auxiliary=5e-2, features=("motion",))
 DANCE_SETTINGS: dict[str, TokenObjective] = {
     "vanilla": PLAIN,
-    "step-intra": replace(PLAIN, intra="step", weight=5e-2),
-    "sample-inter": replace(PLAIN, inter="sample", weight=5e-2),
+    "step-intra": replace(PLAIN, intra="step", form="subtracted", weight=5e-2),
+    "sample-inter": replace(PLAIN, inter="sample", form="subtracted", weight=5e-2),
 }
 
 

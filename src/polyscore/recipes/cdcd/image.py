@@ -34,9 +34,9 @@ def settings() -> dict[str, TokenObjective]:
     for kind in KINDS:
         loss, source = kind.split("-")
         for weight in LAMBDAS:
-            change: dict[str, Any] = {source: loss, "weight": weight}
+            change: dict[str, Any] = {source: loss, "weight": weight, "form": "subtracted"}
             found[f"{kind}, lambda {weight:g}"] = replace(VANILLA, **change)
-    found["step-inter with own z_t, lambda 0.05"] = replace(VANILLA, inter="step", weight=5e-2, parallel=True)
+    found["step-inter with own z_t, lambda 0.05"] = replace(VANILLA, inter="step", form="subtracted", weight=5e-2, parallel=True)
     for tau in TEMPERATURES:
         found[f"InfoNCE sample-inter, lambda 0.05, tau {tau:g}"] = replace(
             VANILLA, inter="sample", form="infonce", weight=5e-2, temperature=tau

@@ -12,7 +12,8 @@ from torch import Tensor
 from polyscore.checkpoint import save_module
 from polyscore.codecs import LogMel
 from polyscore.data.augment import augment_images, augment_waves, mask_spectrogram, warp_spectrogram
-from polyscore.data.digits import Labelled, load_fsdd, load_mnist
+from polyscore.data.digits import load_fsdd
+from polyscore.data.fashion import Pictures, load_pictures
 from polyscore.metrics.judges import Judge, accuracy
 from polyscore.networks.conv import ConvEncoder, channels_last
 from polyscore.training import Draw, Samples, TrainConfig, fit
@@ -20,7 +21,7 @@ from polyscore.training.classifier import ClassifierObjective
 
 __all__ = ["image_judge", "speech_judge", "train_judge"]
 
-DATASETS = {"image": "MNIST", "speech": "FSDD"}
+NAMES: dict[Pictures, str] = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
 TRAINING = {
     "image": TrainConfig(steps=2000, batch_size=128, lr=2e-3, weight_decay=0.02, ema=0.998, log_every=250),
     "speech": TrainConfig(steps=3500, batch_size=64, lr=2e-3, weight_decay=0.02, ema=0.998, log_every=250),
@@ -47,15 +48,19 @@ def train_judge(
     smoothing: float = 0.05,
     config: TrainConfig | None = None,
     progress: bool = True,
+    dataset: Pictures = "mnist",
 ) -> Judge:
     """Train a judge, measure it on the official test split, save it as `out`/MODALITY.json and .safetensors (float16).
+
+    Args:
+        dataset: of the pictures.
 
     Raises:
         DataError: the data set is not there. PolyscoreError: as `polyscore.training.fit`.
     """
     config = config or TRAINING[modality]
     torch.manual_seed(config.seed)
-    train, test = (_load(modality, split, data) for split in ("train", "test"))
+    train, test = (load_fsdd(s, data) if modality == "speech" else load_pictures(dataset, s, data) for s in ("train", "test"))
     judge = image_judge() if modality == "image" else speech_judge()
     channels_last(judge)
     change = augment_images if modality == "image" else _change_wave
@@ -63,7 +68,7 @@ def train_judge(
     run = Path(out) / f"run-{modality}"
     fit(judge, Samples({modality: train.x, "label": train.labels}), objective, config, out=run, progress=progress)
     meta = {
-        "dataset": f"{DATASETS[modality]}, train split",
+        "dataset": f"{'FSDD' if modality == 'speech' else NAMES[dataset]}, train split",
         "test_accuracy": accuracy(judge, test.x, test.labels),
         "test_items": len(test),
         "smoothing": smoothing,
@@ -71,10 +76,6 @@ def train_judge(
     }
     save_module(judge, Path(out) / modality, dtype=torch.float16, meta=meta)
     return judge
-
-
-def _load(modality: str, split: str, data: str | None) -> Labelled:
-    return load_mnist(split, data) if modality == "image" else load_fsdd(split, data)
 
 
 def _change_wave(x: Tensor, draw: Draw) -> Tensor:
