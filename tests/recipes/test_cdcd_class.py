@@ -41,7 +41,7 @@ def test_a_small_table(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert codec.grid == (7, 7)
     assert load_module(tmp_path / "codec" / "tokens", VQ)._meta["test"]["psnr"] > 0
     judge = train_judge("image", str(tmp_path / "judges"), config=replace(TRAINING["image"], steps=2), progress=False, dataset="fashion")
-    assert judge.head.out_features == 10
+    assert judge.head[-1].out_features == 10
     assert load_module(tmp_path / "judges" / "image", Judge)._meta["dataset"] == "Fashion-MNIST, train split"
     table = ClassTable(
         str(tmp_path / "codec" / "tokens"),
