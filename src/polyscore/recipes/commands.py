@@ -139,6 +139,30 @@ def evaluate_digits_command(
     say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}, {options or 'default options'}; saved {out}"))
 
 
+def evaluate_digits_parts(
+    model: str = "digits",
+    out: str = "benchmarks/results/digits-parts.json",
+    n: int = 500,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    data: str | None = None,
+) -> None:
+    """Coherence of a digits Composer beside its network and its mixture alone.
+
+    Args:
+        model: folder, shipped name or hub id.
+        out: the table, as JSON.
+        n: samples a direction and seed.
+        seeds: one value each.
+        data: default $POLYSCORE_DATA.
+    """
+    from polyscore.recipes.digits.tables import parts_table
+    from polyscore.recipes.tables import show
+
+    with progress("evaluating") as bar:
+        rows = parts_table(model, out, data, n, seeds, bar)
+    say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}; saved {out}"))
+
+
 def evaluate_digits_sweep(
     model: str = "digits",
     out: str = "benchmarks/results/digits-sweep.json",
@@ -173,6 +197,7 @@ TRAIN: dict[str, Callable[..., None]] = {
 }
 EVALUATE: dict[str, Callable[..., None]] = {
     "digits": evaluate_digits_command,
+    "digits-parts": evaluate_digits_parts,
     "digits-sweep": evaluate_digits_sweep,
     **cdcd.EVALUATE,
 }

@@ -154,6 +154,7 @@ class DanceTable:
             )
             for name in ("vanilla", contrast)
         ]
+        pairs = (("step-intra", "onset F"), ("step-intra", "coverage off 1"), ("step-intra", "hit"), ("sample-inter", "genre"))
         claims += [
             Measured(
                 f"{measure}, {name} less vanilla",
@@ -161,12 +162,7 @@ class DanceTable:
                 ("<=" if measure == "coverage off 1" else ">=", 0.0),
                 PAPER.get(measure, PAPER["coverage"] if measure == "coverage off 1" else ""),
             )
-            for name, measure in (
-                ("step-intra", "onset F"),
-                ("step-intra", "coverage off 1"),
-                ("step-intra", "hit"),
-                ("sample-inter", "genre"),
-            )
+            for name, measure in pairs
         ]
         return claims + [Measured(f"{name}: {m}", v, None, PAPER.get(m, "")) for name, found in values.items() for m, v in found.items()]
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from polyscore.checkpoint import read_json
 from polyscore.composer import WEIGHTS, Composer
+from polyscore.denoisers import Averaged, Denoiser
+from polyscore.errors import PolyscoreError
 from polyscore.metrics.coherence import class_shares
 from polyscore.metrics.judges import predict
 from polyscore.metrics.sphinx import SphinxJudge
 from polyscore.recipes.digits.evaluate import DigitsTest, evaluate_digits, share
 from polyscore.recipes.tables import Measured, write_table
 
-__all__ = ["JUDGES", "MODES", "STEPS", "STRENGTHS", "main_table", "sweep"]
+__all__ = ["JUDGES", "MODES", "STEPS", "STRENGTHS", "main_table", "parts_table", "sweep"]
 
 JUDGES = WEIGHTS / "judges" / "digits"
 STEPS = (5, 10, 20, 50, 100)
@@ -95,6 +97,39 @@ def main_table(
     command = f"polyscore evaluate digits --n {n} --balance {balance}"
     facts: dict[str, Any] = {"balance": balance, "options": {**composer.defaults, **options}, "preset": composer.meta}
     write_table(out, rows, protocol(command, model, seeds, n, began, **facts))
+    return rows
+
+
+@torch.no_grad()
+def parts_table(
+    model: str, out: str | Path, data: str | None = None, n: int = 500, seeds: Sequence[int] = (0, 1, 2), progress: Progress | None = None
+) -> list[Measured]:
+    """What averaging the network with the closed form gives: the model beside each part alone, at equal options; writes `out`.
+
+    Raises:
+        PolyscoreError: a model that is not a network averaged with a mixture.
+    """
+    began = time.perf_counter()
+    composer, test = Composer.load(model), DigitsTest.load(data=data)
+    whole = composer.denoiser
+    if not isinstance(whole, Averaged) or len(whole.parts) != 2:
+        raise PolyscoreError(f"{model}: expected two denoisers averaged, found {type(whole).__name__}")
+    cases = dict(zip(("average", "network alone", "mixture alone"), (whole, *whole.parts), strict=True))
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+    for seed in seeds:
+        for name, denoiser in cases.items():
+            composer.denoiser = cast(Denoiser, denoiser)
+            runs[name].append(evaluate_digits(composer, test, n, seed))
+            if progress is not None:
+                progress(sum(map(len, runs.values())), len(seeds) * len(cases))
+    coherence = ("image -> speech", "speech -> image", "joint")
+    rows = []
+    for what in coherence:
+        gain = [a[what] - b[what] for a, b in zip(runs["average"], runs["network alone"], strict=True)]
+        rows.append(Measured(f"{what}: average less network alone", gain, (">=", 0.0)))
+    shown = [*coherence, *(name for name in runs["average"][0] if name.endswith("frechet")), "evaluations"]
+    rows += [Measured(f"{name}: {what}", [run[what] for run in found]) for name, found in runs.items() for what in shown]
+    write_table(out, rows, protocol("polyscore evaluate digits-parts", model, seeds, n, began, options=composer.defaults))
     return rows
 
 
