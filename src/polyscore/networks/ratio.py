@@ -126,10 +126,9 @@ class RatioTwins(nn.Module):
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> Tensor:
         """Logits (B,)."""
-        every = torch.stack(list(self.features(z, t).values()))
-        e, b = every[..., :-1], every[..., -1]
-        products = (e.sum(0).square() - e.square().sum(0)).sum(-1) / 2  # of all pairs of modalities
-        return b.sum(0) + 4 / math.sqrt(e.shape[-1]) * products
+        said = list(self.features(z, t).values())
+        products = torch.stack([(a[:, :-1] * b[:, :-1]).sum(1) for a, b in itertools.combinations(said, 2)]).sum(0)
+        return torch.stack([value[:, -1] for value in said]).sum(0) + 4 / math.sqrt(said[0].shape[1] - 1) * products
 
 
 def _times(features: nn.Module, clocks: Sequence[Tensor]) -> Tensor:
