@@ -7,6 +7,7 @@ import torch
 
 from polyscore.errors import PolyscoreError
 from polyscore.networks.fusion import TransformerFusion
+from polyscore.networks.mlp import _Block
 from polyscore.networks.ratio import RatioMLP, RatioTwins, default_network
 from polyscore.networks.streams import StreamNetwork, infer_kind
 from polyscore.networks.timed import ModulatedMLP, SharedMLP, Stack, ToyDiscriminator
@@ -225,3 +226,18 @@ def test_twins_start_at_zero_and_meet_only_in_products():
     assert torch.allclose(turned, torch.stack([network(z, t)[:4], anew]), atol=1e-5)
     one = dict.fromkeys(shapes, torch.full((5,), 0.3))
     assert torch.allclose(network(z, one)[:1], network({n: v[:1] for n, v in z.items()}, {n: v[:1] for n, v in one.items()}), atol=1e-5)
+
+
+def test_one_time_for_all_rows_is_a_faster_way_to_the_same():
+    """A row of embedding for all gives what that row repeated gives, gradients with respect to inputs and weights too."""
+    torch.manual_seed(0)
+    block = _Block(6, 10, 4, 0.0)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    embedding, found = torch.randn(1, 4), []
+    for told in (embedding, embedding.expand(5, -1)):
+        x = torch.linspace(-1, 2, 30).view(5, 6).requires_grad_()
+        y = block(x, told)
+        found.append((y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
