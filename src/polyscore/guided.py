@@ -94,7 +94,8 @@ def _guide(base: Prediction, gradient: Tensor, scale: float) -> Prediction:
     """base + scale * gradient: (1 - scale) base + scale joint, joint = base + gradient. At scale 1 there is nothing left out."""
     found = base.shifted(scale * gradient)
     if scale != 1:
-        found.parts, found._centre = (("base", 1 - scale, base), ("joint", scale, base.shifted(gradient))), None
+        found.parts = lambda: (("base", 1 - scale, base), ("joint", scale, base.shifted(gradient)))
+        found._centre = None
     return found
 
 

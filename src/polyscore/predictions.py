@@ -8,7 +8,7 @@ finite: E[eps | z] = 0 at S = 0, and an x0 that cannot be known at A = 0 is 0. T
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ __all__ = ["KINDS", "Kind", "Prediction", "TokenPrediction"]
 
 Kind = Literal["eps", "x0", "v", "score", "flow"]
 KINDS: tuple[Kind, ...] = ("eps", "x0", "v", "score", "flow")
+Parts = tuple[tuple[str, Any, "Prediction"], ...]
 _TINY = 1e-8
 _LOG_FLOOR = -1e4
 
@@ -27,12 +28,23 @@ _LOG_FLOOR = -1e4
 class Prediction:
     """What a denoiser says about a Gaussian modality at state z (B, ...) with coefficients A and S (floats or (B,))."""
 
-    __slots__ = ("A", "S", "_centre", "_known", "parts", "z")
+    __slots__ = ("A", "S", "_centre", "_known", "_parts", "z")
 
     def __init__(self, known: dict[Kind, Tensor], z: Tensor, A: Time, S: Time) -> None:
         self._known, self.z, self.A, self.S = known, z, expand(A, z), expand(S, z)
-        self.parts: tuple[tuple[str, Any, Prediction], ...] = ()
+        self._parts: Parts | Callable[[], Parts] = ()
         self._centre: Prediction | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """What it was mixed of: (name, weight, prediction). May be set to a function that makes them when they are asked for."""
+        if callable(self._parts):
+            self._parts = self._parts()
+        return self._parts
+
+    @parts.setter
+    def parts(self, value: Parts | Callable[[], Parts]) -> None:
+        self._parts = value
 
     @classmethod
     def mix(cls, parts: Sequence[tuple[str, Any, Prediction]], z: Tensor, A: Time, S: Time) -> Prediction:
