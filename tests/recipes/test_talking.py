@@ -15,7 +15,7 @@ from polyscore.media import read_video
 from polyscore.recipes.tables import read_table
 from polyscore.recipes.talking.clips import DOMAINS, Bank, clip_codecs, compose, load_bank
 from polyscore.recipes.talking.experts import BASE_TRAINING, RATIO_TRAINING, TalkingSize
-from polyscore.recipes.talking.table import run_talking
+from polyscore.recipes.talking.table import run_talking, talking_time
 
 needs_data = pytest.mark.skipif("POLYSCORE_DATA" not in os.environ, reason="needs POLYSCORE_DATA")
 
@@ -92,6 +92,8 @@ def test_the_recipe_in_small(tmp_path):
     again = {row.measure: row for row in run_talking(out, str(table), (0,), 8, size, base, ratio, reference=40)}
     assert (tmp_path / "run" / "base-video.json").stat().st_mtime_ns == before
     assert again["all: agreement"].values == rows["all: agreement"].values
+    timed = {row.measure: row for row in talking_time(out, str(tmp_path / "time.json"), (0,), 8, 1, size)}
+    assert timed["all: time over base"].reach == ("<=", 0.15) and timed["base: CPU seconds for 8 pairs"].mean > 0
     files = generate(f"{out}/joined", tmp_path / "made", n=1, options={"steps": 2})
     assert [f.name for f in files] == ["0000_video.mp4", "0000_sound.wav"]
     clip = read_video(files[0])

@@ -142,6 +142,32 @@ def mmdisco_talking(
     say(show(chosen, f"talking digits, n = {n}, seeds {list(seeds)}; saved {table}"))
 
 
+def mmdisco_talking_time(
+    out: str = "runs/talking",
+    table: str = "benchmarks/results/mmdisco-talking-time.json",
+    seeds: tuple[int, ...] = (0, 1, 2),
+    n: int = 500,
+    rounds: int = 16,
+    size: TalkingSize = TALKING,
+) -> None:
+    """What guidance adds to the time of sampling talking digits. Nothing else should run beside it.
+
+    Args:
+        out: folder of the models, as `polyscore recipe mmdisco-talking` leaves it.
+        table: the JSON file.
+        seeds: of discriminators.
+        n: samples.
+        rounds: of which the fastest counts.
+        size: steps of the sampler and scale.
+    """
+    from polyscore.recipes.tables import show
+    from polyscore.recipes.talking.table import talking_time
+
+    with progress("timing") as bar:
+        rows = talking_time(out, table, seeds, n, rounds, size, bar)
+    say(show(rows, f"talking digits, n = {n}, seeds {list(seeds)}; saved {table}"))
+
+
 def mmdisco_three(
     out: str = "runs/three",
     table: str = "benchmarks/results/mmdisco-three.json",
@@ -175,6 +201,7 @@ def mmdisco_three(
 RECIPES: dict[str, Callable[..., None]] = {
     "mmdisco-toy": mmdisco_toy,
     "mmdisco-talking": mmdisco_talking,
+    "mmdisco-talking-time": mmdisco_talking_time,
     "mmdisco-three": mmdisco_three,
     "scales": scales,
 }
