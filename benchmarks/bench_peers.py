@@ -229,13 +229,12 @@ def main() -> None:
         collapsed = "collapsed" if min(run["given 1"] for run in runs) < 0.2 else ""
         rows += [Measured(f"{kind}: {name}", [run[name] for run in runs], None, collapsed) for name in runs[0]]
     few = (1, args.modalities - 1)
+    distances = [*(f"given {k} frechet" for k in few), "joint frechet"]
+    best = {name: min(row.mean for row in rows if row.measure.endswith(f": {name}")) for name in distances}
     composers = [Composer.load(args.ours.format(seed=seed)) for seed in seeds]
     mine = [evaluate_poly(composer, test, args.n, seed, observed=few) for composer, seed in zip(composers, seeds, strict=True)]
-    kept = [f"given {k}{what}" for k in few for what in ("", " frechet")] + ["joint frechet", "all agree"]
-    rows += [Measured(f"ours: {name}", [run[name] for run in mine]) for name in kept]
-    best = {name: min(row.mean for row in rows if row.measure.endswith(f": {name}") and "ours" not in row.measure) for name in kept}
-    goals = [name for name in kept if name.endswith("frechet")]
-    rows = [Measured(f"ours, {name} over the best peer's", [r[name] / best[name] for r in mine], ("<=", 0.5)) for name in goals] + rows
+    rows += [Measured(f"ours: {name}", [run[name] for run in mine]) for name in [*(f"given {k}" for k in few), *distances, "all agree"]]
+    rows = [Measured(f"ours, {n} over the best peer's", [run[n] / best[n] for run in mine], ("<=", 0.5)) for n in distances] + rows
     protocol = {
         "command": f"python benchmarks/bench_peers.py --seconds {args.seconds:g}",
         "models": args.models,

@@ -226,10 +226,10 @@ def test_groups_are_what_the_modalities_share():
     labels = torch.arange(400) % 2
     latents = {name: torch.stack([2.0 * labels[:, None] - 1, torch.ones(400, 1)], 1) for name in ("a", "b")}
     latents["b"][:50, 0] *= -1  # wrong, but missing
-    gone = {"a_missing": torch.zeros(400, dtype=torch.bool), "b_missing": torch.arange(400) < 50}
-    found = shared_groups(Naming(), latents, gone, 2)
+    here = {"a": torch.ones(400, dtype=torch.bool), "b": torch.arange(400) >= 50}
+    found = shared_groups(Naming(), latents, here, 2)
     assert torch.equal(found, labels) or torch.equal(found, 1 - labels)
-    told = shared_groups(Naming(), latents, {}, 2)
+    told = shared_groups(Naming(), latents, dict.fromkeys("ab", here["a"]), 2)
     assert not torch.equal(told, labels) and not torch.equal(told, 1 - labels)
 
 

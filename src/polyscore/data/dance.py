@@ -21,14 +21,17 @@ from torch import Tensor
 from polyscore.data.digits import data_folder
 from polyscore.errors import DataError
 
-__all__ = ["GENRES", "RATE", "VISUAL", "Clips", "Dance", "cut", "load_dances", "pictures", "pose"]
+__all__ = ["COUNT", "GENRES", "RATE", "VISUAL", "Clips", "Dance", "cut", "load_dances", "pictures", "pose"]
 
 RATE = 16_000
 GENRES = ("waltz", "rumba", "cha-cha")
 FRAME = 1024
 """Samples a motion frame of a clip: 64 ms."""
-VISUAL = (8, 144)
-"""Pictures of a clip, and their 12 x 12 cells."""
+COUNT = 2
+"""Numbers at the end of a motion frame that say where in a beat it is."""
+SIDE = 12
+VISUAL = (8, SIDE**2)
+"""Pictures of a clip, and their cells."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _between(values: Tensor, place: Tensor) -> Tensor:
     return values[low] * (1 - share) + values[low + 1] * share
 
 
-def pictures(dance: Dance, times: Tensor, side: int = 12, points: int = 6) -> Tensor:
+def pictures(dance: Dance, times: Tensor, side: int = SIDE, points: int = 6) -> Tensor:
     """What a camera in front sees of the skeleton, (T, side * side): the share of its bones' points in each cell, at times in seconds.
 
     The picture spans 2.4 m around the centre.
@@ -114,29 +117,29 @@ def pictures(dance: Dance, times: Tensor, side: int = 12, points: int = 6) -> Te
 
 @dataclass(frozen=True)
 class Clips:
-    """waves (N, samples); motion (N, frames, features): poses and speeds; labels (N,); which dance, and start in s; visual (N, 8, 144)."""
+    """waves (N, samples); motion (N, frames, features): poses and speeds; labels (N,); which dance, and start in s; pictures, if any."""
 
     waves: Tensor
     motion: Tensor
     labels: Tensor
     dances: Tensor
     starts: Tensor
-    visual: Tensor
+    visual: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, float]) -> Clips:
+def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, float], visual: bool = False) -> Clips:
     """Clips of `samples` samples, one every so many seconds of the part of each dance from span[0] to span[1], shares of its length.
 
     Motion has a frame every 64 ms: joints around the centre at its middle, their speeds, the centre's speed (141 numbers), and cos and sin
-    of where in a beat of the dance's own count the frame's middle is.
+    of where in a beat of the dance's own count the frame's middle is. `visual`: with `pictures` of the dancer, evenly over the clip.
 
     Raises:
         DataError: no clip fits.
     """
-    waves, motion, labels, visual = [], [], [], []
+    waves, motion, labels, seen = [], [], [], []
     places: list[tuple[int, float]] = []
     for number, dance in enumerate(dances):
         first, last = (share * dance.seconds for share in span)
@@ -146,12 +149,13 @@ def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, 
             motion.append(_features(dance, begin / RATE, samples // FRAME))
             labels.append(dance.genre)
             places.append((number, begin / RATE))
-            middles = begin / RATE + (torch.arange(VISUAL[0], dtype=torch.float64) + 0.5) * samples / RATE / VISUAL[0]
-            visual.append(pictures(dance, middles))
+            if visual:
+                middles = begin / RATE + (torch.arange(VISUAL[0], dtype=torch.float64) + 0.5) * samples / RATE / VISUAL[0]
+                seen.append(pictures(dance, middles))
     if not waves or any(len(w) != samples for w in waves):
         raise DataError(f"dance: expected dances of more than {samples / RATE:.1f} s in the part {span}, found none")
     which, starts = (torch.tensor(part) for part in zip(*places, strict=True))
-    return Clips(torch.stack(waves), torch.stack(motion), torch.tensor(labels), which, starts, torch.stack(visual))
+    return Clips(torch.stack(waves), torch.stack(motion), torch.tensor(labels), which, starts, torch.stack(seen) if visual else None)
 
 
 def _features(dance: Dance, start: float, frames: int) -> Tensor:

@@ -65,9 +65,7 @@ class MixturePrior(nn.Module):
             PolyscoreError: fewer vectors of a label than components or than 2, vectors of another size, or no labels for several groups.
         """
         each, size = len(self.mean) // self.groups, self.mean.shape[1]
-        if labels is None and self.groups > 1:
-            raise PolyscoreError(f"mixture: {self.groups} groups, expected a label for every vector")
-        labels = torch.zeros(len(x)) if labels is None else labels
+        labels = _labels(labels, x, self.groups, "vector")
         for group in range(self.groups):
             here = slice(group * each, (group + 1) * each)
             members = x[labels == group]
@@ -123,9 +121,7 @@ class TablePrior(nn.Module):
             PolyscoreError: a label without a sequence, or no labels for several groups.
         """
         groups, _, vocabulary = self.log_table.shape
-        if labels is None and groups > 1:
-            raise PolyscoreError(f"mixture: {groups} groups, expected a label for every sequence")
-        labels = torch.zeros(len(tokens)) if labels is None else labels
+        labels = _labels(labels, tokens, groups, "sequence")
         for group in range(groups):
             members = tokens[labels == group]
             if not len(members):
@@ -204,15 +200,12 @@ class JointMixture(Denoiser):
             evidence[name] = first.by_group(solved[name].log) * (clocks[name] < 1)[:, None]
         total = torch.stack(list(evidence.values())).sum(0) + first.log_group
         found: dict[str, AnyPrediction] = {}
-        for name, value in z.items():
-            if name in self.tables:
-                log_probs = self._table(name).denoise(total.softmax(1))
-                found[name] = TokenPrediction(log_probs.reshape(*value.shape, -1))
-                continue
-            part = solved[name]
+        for name in self.tables:
+            found[name] = TokenPrediction(self._table(name).denoise(total.softmax(1)).reshape(*z[name].shape, -1))
+        for name, part in solved.items():
             others = (total - evidence[name]).repeat_interleave(part.log.shape[1] // first.groups, 1)
             v = self._prior(name).denoise(part, (part.log + others).softmax(1))
-            found[name] = Prediction.of("v", v.reshape(value.shape), value, *self.coefficients(name, t))
+            found[name] = Prediction.of("v", v.reshape(z[name].shape), z[name], *self.coefficients(name, t))
         return found
 
     def _table(self, name: str) -> TablePrior:
@@ -220,6 +213,13 @@ class JointMixture(Denoiser):
 
     def _prior(self, name: str) -> MixturePrior:
         return cast(MixturePrior, self.priors[name])
+
+
+def _labels(labels: Tensor | None, x: Tensor, groups: int, what: str) -> Tensor:
+    """Labels (N,) of x; with one group there need be none."""
+    if labels is None and groups > 1:
+        raise PolyscoreError(f"mixture: {groups} groups, expected a label for every {what}")
+    return torch.zeros(len(x)) if labels is None else labels
 
 
 def _fitted(x: Tensor, components: int, seed: int, iterations: int, floor: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

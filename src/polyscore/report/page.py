@@ -20,7 +20,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 HERE = Path(__file__).parent
 _ABOUT_WORDS = {
     "": "A sound just made goes in; the word comes out, one letter a token.",
-    "Text, drawn and spoken": "Only the word is given; picture and sound are drawn in 8 evaluations of a closed form.",
+    "Text, drawn and spoken": "Only the word is given; picture and sound are drawn by a closed form.",
     "Handwriting, read": "A picture by the same strangers' hands goes in; the word comes out, one letter a token.",
 }
 

@@ -53,9 +53,9 @@ class TokenObjective:
 
     Args:
         modality: the batch entry. steps: T. auxiliary: its weight, with w_a = 2 - t/T, or 1 + t/T if `rising_auxiliary`.
-        intra, inter: "none", "step" or "sample". form: "infonce" with a temperature, or "subtracted" (the
-            reference). weight: lambda of the contrast, with w_c = 1 + t/T. Form, weight and temperature are by default what measured best
-            (`evaluate cdcd-class`, held seed); the paper has "subtracted" and 5e-5.
+        intra, inter: "none", "step" or "sample". form: "infonce" with a temperature, or "subtracted" (the reference).
+        weight: lambda of the contrast, with w_c = 1 + t/T. Its default, and those of form and temperature, measured best on a held seed
+            (`evaluate cdcd-class`); the paper has "subtracted" and 5e-5.
         ramp: steps over which it rises from 0. chunks, shuffles: of intra negatives.
         parallel: each "step" negative has its own z_t (the paper; N more evaluations); else the positive's (the authors' code).
         share: of samples that get the contrast, over `share`, so that its mean stays (T_c / T of the paper).

@@ -12,7 +12,7 @@ from torch import Tensor
 from polyscore.checkpoint import load_module, load_state, load_tensors, save_module, save_tensors
 from polyscore.codecs import Chain, LogMel
 from polyscore.codecs.vq import VQ, codebook_use
-from polyscore.data.dance import FRAME, GENRES, RATE, VISUAL, Clips, Dance, cut, load_dances
+from polyscore.data.dance import COUNT, FRAME, GENRES, RATE, VISUAL, Clips, Dance, cut, load_dances
 from polyscore.metrics.judges import Judge, accuracy
 from polyscore.networks.conv import ConvEncoder
 from polyscore.networks.motion import DanceDenoiser
@@ -29,7 +29,7 @@ SAMPLES = 32 * FRAME
 TRAIN, TEST = (0.0, 0.68), (0.7, 1.0)
 FEATURES = 32
 NEGATIVES = 4
-PLAIN = TokenObjective("music", auxiliary=5e-2, features=("motion",))
+PLAIN = TokenObjective("music", auxiliary=5e-2)
 DANCE_SETTINGS: dict[str, TokenObjective] = {
     "vanilla": PLAIN,
     "step-intra": replace(PLAIN, intra="step", form="infonce", temperature=0.02, weight=0.2),
@@ -67,7 +67,6 @@ class Studio:
     test: Clips
     tokens: Tensor
     basis: Tensor
-    visual: bool = False
 
     @property
     def vocabulary(self) -> int:
@@ -75,8 +74,9 @@ class Studio:
         return cast(VQ, self.codec.stages[-1]).vocabulary
 
     def features(self, clips: Clips) -> dict[str, Tensor]:
-        """What the networks see of the dance: motion (N, 32, FEATURES + 3) and, if `visual`, pictures (N, 8, 144), about 1 in size."""
-        return {"motion": project(clips.motion, self.basis)} | ({"visual": 20 * clips.visual} if self.visual else {})
+        """What the networks see of the dance: motion (N, 32, FEATURES + 3), and pictures (N, 8, 144) if there are, about 1 in size."""
+        seen = {} if clips.visual is None else {"visual": 20 * clips.visual}
+        return {"motion": project(clips.motion, self.basis)} | seen
 
 
 def project(motion: Tensor, basis: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def prepare(
     """
     training = training or DanceTraining()
     dances = load_dances(data)
-    train, test = cut(dances, SAMPLES, 0.256, TRAIN), cut(dances, SAMPLES, SAMPLES / RATE, TEST)
+    train, test = cut(dances, SAMPLES, 0.256, TRAIN, visual), cut(dances, SAMPLES, SAMPLES / RATE, TEST, visual)
     folder = Path(out)
     if not (folder / "codec.json").is_file():
         _train_codec(train, test, folder, training.codec, progress)
@@ -130,9 +130,9 @@ def prepare(
         _train_judge(train, test, cast(LogMel, codec.stages[0]), folder, training.judge, progress)
     with torch.no_grad():
         tokens = torch.cat([codec.encode(part) for part in train.waves.split(200)])
-    basis = principal(train.motion[..., :-2])
+    basis = principal(train.motion[..., :-COUNT])
     save_tensors({"basis": basis}, folder / "basis.safetensors")
-    return Studio(codec, load_module(folder / "judge", Judge), dances, train, test, tokens, basis, visual)
+    return Studio(codec, load_module(folder / "judge", Judge), dances, train, test, tokens, basis)
 
 
 def _train_codec(train: Clips, test: Clips, folder: Path, config: TrainConfig, progress: bool) -> None:
@@ -177,7 +177,7 @@ def train_dance(
     seen = studio.features(studio.train)
     objective = replace(objective, features=tuple(seen))
     sizes = (studio.vocabulary, studio.tokens.shape[1], seen["motion"].shape[2], len(GENRES))
-    denoiser = DanceDenoiser(*sizes, visual=VISUAL if studio.visual else None)
+    denoiser = DanceDenoiser(*sizes, visual=VISUAL if "visual" in seen else None)
     if base is not None:
         load_state(denoiser, load_tensors(Path(base).with_suffix(".safetensors")), Path(base))
     needs = NEGATIVES if objective.inter != "none" else 0

@@ -159,8 +159,8 @@ class DanceTable:
             Measured(
                 f"{measure}, {name} less vanilla",
                 [a - b for a, b in zip(values[name][measure], values["vanilla"][measure], strict=True)],
-                ("<=" if measure == "coverage off 1" else ">=", 0.0),
-                PAPER.get(measure, PAPER["coverage"] if measure == "coverage off 1" else ""),
+                ("<=" if measure.endswith("off 1") else ">=", 0.0),
+                PAPER.get(measure.removesuffix(" off 1"), ""),
             )
             for name, measure in pairs
         ]

@@ -112,19 +112,8 @@ def evaluate_poly(
     cost = 0.0
     numbers = range(1, len(names)) if observed is None else observed
     for number in numbers:
-        right, distances, alike = [], [], []
-        for chosen in subsets(names, number):
-            made = composer.sample_latents(n, given={name: latents[name] for name in chosen}, **run)
-            seen = _see(composer, test, {name: made[name] for name in names if name not in chosen})
-            cost = max(cost, float(made.info["evaluations_per_sample"]))
-            right += [_right(labelled, labels) for labelled, _ in seen.values()]
-            distances += [distance for _, distance in seen.values()]
-            alike += [cosine_similarity(made[name], latents[name]) for name in seen]
-        found |= {
-            f"given {number}": _mean(right),
-            f"given {number} frechet": _mean(distances),
-            f"given {number} cosine": _mean(alike),
-        }
+        measured, evaluations = _given(composer, test, number, latents, labels, run)
+        found, cost = found | measured, max(cost, evaluations)
     joint = composer.sample_latents(n, **run)
     seen = _see(composer, test, dict(joint))
     judged = {name: label for name, (label, _) in seen.items()}
@@ -140,6 +129,23 @@ def evaluate_poly(
         "evaluations": max(cost, float(joint.info["evaluations_per_sample"])),
         "seconds for 1000 joint samples": joint.info["seconds"] * 1000 / n,
     }
+
+
+def _given(
+    composer: Composer, test: PolyTest, number: int, latents: Mapping[str, Tensor], labels: Tensor, run: Mapping[str, Any]
+) -> tuple[dict[str, float], float]:
+    """Everything generated from `number` modalities, means over the subsets; and the evaluations of a sample."""
+    names, cost = test.data.names, 0.0
+    right, distances, alike = [], [], []
+    for chosen in subsets(names, number):
+        made = composer.sample_latents(len(labels), given={name: latents[name] for name in chosen}, **run)
+        seen = _see(composer, test, {name: made[name] for name in names if name not in chosen})
+        cost = max(cost, float(made.info["evaluations_per_sample"]))
+        right += [_right(labelled, labels) for labelled, _ in seen.values()]
+        distances += [distance for _, distance in seen.values()]
+        alike += [cosine_similarity(made[name], latents[name]) for name in seen]
+    found = {"": _mean(right), " frechet": _mean(distances), " cosine": _mean(alike)}
+    return {f"given {number}{what}": value for what, value in found.items()}, cost
 
 
 def _half(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ class Mixture:
     groups: int = 20
     components: int = 6
     contrastive: int = 32
+
+    def unfitted(self, shapes: Mapping[str, Sequence[int]]) -> JointMixture:
+        """The law of these latents before it is fitted."""
+        return JointMixture(shapes, dict.fromkeys(shapes, self.groups * self.components), self.groups)
 
 
 def train_poly_mixture(
@@ -75,13 +79,12 @@ def train_poly_mixture(
         if encoder
         else train_encoder(latents | gone, shapes, mixture.contrastive, out, seed, progress)
     )
-    groups = shared_groups(towers, latents, gone, mixture.groups, seed)
+    here = {name: ~gone[f"{name}_missing"] if gone else torch.ones(len(train), dtype=torch.bool) for name in train.names}
+    groups = shared_groups(towers, latents, here, mixture.groups, seed)
     generator = torch.Generator().manual_seed(seed)
-    rows = {name: ~gone[f"{name}_missing"] if gone else torch.ones(len(train), dtype=torch.bool) for name in train.names}
-    closed = JointMixture(shapes, dict.fromkeys(shapes, mixture.groups * mixture.components), mixture.groups)
-    closed.fit(
-        {name: draw_latents(latents[name][own], generator) for name, own in rows.items()},
-        {name: groups[own] for name, own in rows.items()},
+    closed = mixture.unfitted(shapes).fit(
+        {name: draw_latents(latents[name][own], generator) for name, own in here.items()},
+        {name: groups[own] for name, own in here.items()},
         seed,
     )
     meta = {"recipe": "polymnist", "modalities": modalities, "missing": missing, "mixture": asdict(mixture), "seed": seed}
@@ -92,12 +95,11 @@ def train_poly_mixture(
 
 @torch.no_grad()
 def shared_groups(
-    encoder: ContrastiveEncoder, latents: Mapping[str, Tensor], gone: Mapping[str, Tensor], groups: int, seed: int = 0
+    encoder: ContrastiveEncoder, latents: Mapping[str, Tensor], here: Mapping[str, Tensor], groups: int, seed: int = 0
 ) -> Tensor:
-    """Clusters (N,) of the mean embedding of each tuple's modalities, those in `gone` {NAME_missing: (N,)} left out (k-means)."""
+    """Clusters (N,) of the mean embedding of what is `here` {modality: (N,) bool} of each tuple (k-means)."""
     from sklearn.cluster import KMeans
 
-    seen = {name: 1 - gone[f"{name}_missing"].float() if gone else torch.ones(len(value)) for name, value in latents.items()}
-    embedding = encoder.mean({name: value[:, 0] for name, value in latents.items()}, seen)
+    embedding = encoder.mean({name: value[:, 0] for name, value in latents.items()}, here)
     found = KMeans(groups, n_init=4, random_state=seed).fit(embedding.numpy())
     return torch.as_tensor(found.labels_).long()

@@ -143,8 +143,8 @@ def missing_table(
     began = time.perf_counter()
     test = PolyTest.load(judge, modalities, backgrounds, data)
     few = (1, modalities - 1)
-    kept = [f"given {k}" for k in few] + ["all agree"]
-    kept += [f"given {k} frechet" for k in few] + ["joint frechet"]
+    coherence = [f"given {k}" for k in few] + ["all agree"]
+    distances = [f"given {k} frechet" for k in few] + ["joint frechet"]
     cases = {0.0: "", **{share: f"-missing-{share:g}" for share in shares}}
     runs: dict[float, list[dict[str, float]]] = {share: [] for share in cases}
     for seed in seeds:
@@ -155,10 +155,12 @@ def missing_table(
                 progress(sum(map(len, runs.values())), len(seeds) * len(cases))
     rows = []
     for share in shares:
-        for name in kept[:3]:
+        for name in coherence:
             lost = [a[name] - b[name] for a, b in zip(runs[0.0], runs[share], strict=True)]
             rows.append(Measured(f"{share:.0%} missing: {name}, lost", lost, ("<=", LOST[share]) if share in LOST else None))
-    rows += [Measured(f"{share:.0%} missing: {name}", [run[name] for run in runs[share]]) for share in cases for name in kept]
+    rows += [
+        Measured(f"{share:.0%} missing: {name}", [run[name] for run in runs[share]]) for share in cases for name in coherence + distances
+    ]
     protocol = {
         "command": "polyscore evaluate sbm-missing",
         "what the seeds vary": "what is missing, the joint law, sampler and test rows",

@@ -10,7 +10,6 @@ from dataclasses import asdict
 import torch
 
 from polyscore.composer import Composer
-from polyscore.networks.mixture import JointMixture
 from polyscore.recipes.polymnist.codecs import poly_codec
 from polyscore.recipes.polymnist.mixture import DEFAULTS, Mixture
 from polyscore.recipes.tables import Measured, write_table
@@ -20,11 +19,9 @@ __all__ = ["time_table", "unfitted"]
 
 def unfitted(modalities: int, mixture: Mixture | None = None, latent: int = 20) -> Composer:
     """The recipe's Composer of so many modalities, as it is before it is fitted."""
-    mixture = mixture or Mixture()
     codecs = {f"m{i}": poly_codec(latent) for i in range(modalities)}
     shapes = {name: codec.latent_shape for name, codec in codecs.items()}
-    closed = JointMixture(shapes, dict.fromkeys(shapes, mixture.groups * mixture.components), mixture.groups)
-    return Composer({n: c.eval() for n, c in codecs.items()}, closed, DEFAULTS)
+    return Composer({n: c.eval() for n, c in codecs.items()}, (mixture or Mixture()).unfitted(shapes), DEFAULTS)
 
 
 def time_table(
