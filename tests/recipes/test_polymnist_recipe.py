@@ -206,11 +206,12 @@ def test_sweep(made, tmp_path):
         "--out",
         str(tmp_path / "sweep.json"),
     ]
-    options = ["--steps", "[2]", "--guidance", "[0.0]", "--modalities", "3", "--data", str(made), "--n", "20"]
+    options = ["--steps", "[2]", "--guidance", "[0.0]", "--paper", "[3]", "--modalities", "3", "--data", str(made), "--n", "20"]
     assert main([*command, *options]) == 0
     rows = {row["measure"]: row["mean"] for row in read_table(tmp_path / "sweep.json")["rows"]}
     assert rows["2 steps: evaluations"] == 4 + 9 + 7 and rows["guidance 0: evaluations"] == 4 + 5 + 4
-    assert {"2 steps: given 2", "guidance 0: all agree"} <= set(rows)
+    assert rows["3 steps of the paper's sampler: evaluations"] == 6
+    assert {"2 steps: given 2", "guidance 0: all agree", "3 steps of the paper's sampler: given 1 frechet"} <= set(rows)
 
 
 class Naming(torch.nn.Module):
@@ -255,5 +256,12 @@ def test_a_mixture_is_fitted_sampled_and_measured(made, tmp_path, capsys):
     lost = rows["20% missing: given 1, lost"]
     assert lost["values"][0] == pytest.approx(rows["0% missing: given 1"]["mean"] - rows["20% missing: given 1"]["mean"])
     assert lost["reach"] == "<= 0.02" and {"20% missing: all agree, lost", "20% missing: joint frechet"} <= set(rows)
+    assert train("mixture-beta-2", "--mixture.groups", "2") == 0
+    measure[5] = tmp_path / "b.json"
+    assert main(["evaluate", "sbm-beta", *map(str, measure), "--betas", "[2.0]", "--seeds", "[0, 1]"]) == 0
+    rows = {row["measure"]: row for row in read_table(tmp_path / "b.json")["rows"]}
+    assert len(rows["beta 2: given 2 cosine"]["values"]) == 2 and rows["beta 2: evaluations"]["mean"] == 8
+    assert main(["evaluate", "sbm-beta", *map(str, measure), "--betas", "[3.0]"]) == 2
+    assert "mixture-beta-3" in capsys.readouterr().err
     assert train("many", "--mixture.groups", "150") == 2
     assert "vectors of group" in capsys.readouterr().err

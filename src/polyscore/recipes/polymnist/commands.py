@@ -21,7 +21,7 @@ from polyscore.recipes.polymnist.joint import (
 )
 from polyscore.recipes.polymnist.mixture import Mixture, train_poly_mixture
 from polyscore.recipes.polymnist.refiner import REFINER_TRAINING, train_poly_refiner
-from polyscore.recipes.polymnist.tables import LOST, guided_by, missing_table, poly_sweep, poly_table
+from polyscore.recipes.polymnist.tables import LOST, beta_table, guided_by, missing_table, poly_sweep, poly_table
 from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import show
 from polyscore.terminal import progress, say
@@ -281,13 +281,14 @@ def sbm_sweep(
     out: str = "benchmarks/results/sbm-sweep.json",
     steps: tuple[int, ...] = (3, 5, 7, 10, 20),
     guidance: tuple[float, ...] = (0.0, 1.0, 2.0),
+    paper: tuple[int, ...] = (),
     modalities: int = 5,
     backgrounds: str | None = None,
     data: str | None = None,
     n: int = 300,
     seed: int = 0,
 ) -> None:
-    """Coherence and Frechet distances of a PolyMNIST Composer against steps and guidance strength.
+    """Coherence and Frechet distances of a PolyMNIST Composer against steps, guidance strength and the paper's sampler.
 
     Args:
         model: folder of the Composer.
@@ -295,6 +296,7 @@ def sbm_sweep(
         out: the table, as JSON.
         steps: numbers of steps, at the model's own guidance.
         guidance: strengths, at the model's own steps.
+        paper: numbers of steps of the paper's sampler (predictor and corrector), two evaluations each; the paper takes 100 to 1000.
         modalities: how many the data set has.
         backgrounds: as in training.
         data: default $POLYSCORE_DATA.
@@ -302,7 +304,7 @@ def sbm_sweep(
         seed: of the samples.
     """
     with progress("evaluating") as bar:
-        rows = poly_sweep(model, judge, out, steps, guidance, modalities, backgrounds, data, n, seed, bar)
+        rows = poly_sweep(model, judge, out, steps, guidance, paper, modalities, backgrounds, data, n, seed, bar)
     say(show(rows, f"{model}, n = {n}; saved {out}"))
 
 
@@ -335,6 +337,35 @@ def sbm_missing(
     say(show(rows, f"{folder}, n = {n}, seeds {list(seeds)}; saved {out}"))
 
 
+def sbm_beta(
+    folder: str = "runs/polymnist",
+    judge: str = "runs/polymnist/judge",
+    out: str = "benchmarks/results/sbm-beta.json",
+    betas: tuple[float, ...] = (0.1, 0.4, 1.0, 4.0),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    n: int = 600,
+) -> None:
+    """What the weight of the autoencoders' KL term does to coherence, Frechet distances and recovered latents.
+
+    Args:
+        folder: of the Composers mixture-beta-BETA (`polyscore train sbm-codec --beta BETA`, then `polyscore train sbm-mixture`).
+        judge: the saved judge.
+        out: the table, as JSON.
+        betas: the weights.
+        seeds: of samples and test rows.
+        modalities: how many the data set has.
+        backgrounds: as in training.
+        data: default $POLYSCORE_DATA.
+        n: samples a subset and seed.
+    """
+    with progress("evaluating") as bar:
+        rows = beta_table(folder, judge, out, betas, seeds, modalities, backgrounds, data, n, bar)
+    say(show(rows, f"{folder}, n = {n}, seeds {list(seeds)}; saved {out}"))
+
+
 def sbm_time(
     out: str = "benchmarks/results/sbm-time.json", numbers: tuple[int, ...] = (2, 4, 6, 8, 10), n: int = 256, repeats: int = 5
 ) -> None:
@@ -363,6 +394,7 @@ TRAIN: dict[str, Callable[..., None]] = {
 EVALUATE: dict[str, Callable[..., None]] = {
     "sbm-polymnist": sbm_polymnist,
     "sbm-missing": sbm_missing,
+    "sbm-beta": sbm_beta,
     "sbm-sweep": sbm_sweep,
     "sbm-time": sbm_time,
 }

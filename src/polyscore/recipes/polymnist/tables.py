@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from polyscore.guided import Guided
 from polyscore.ratios.energy import PairEnergy
 from polyscore.ratios.subset import SubsetGuided
 from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly
+from polyscore.recipes.polymnist.paper import paper_sampling
 from polyscore.recipes.tables import Measured, write_table
 
-__all__ = ["guided_by", "missing_table", "poly_sweep", "poly_table", "reaches"]
+__all__ = ["beta_table", "guided_by", "missing_table", "poly_sweep", "poly_table", "reaches"]
 
 PAPER = {
     "given 1": "10 modalities, paper Fig. 8",
@@ -86,23 +87,32 @@ def poly_table(
     rows = [Measured(name, [run[name] for run in runs], wanted.get(name), PAPER.get(name, "")) for name in runs[0]]
     rows += _one_more(runs, modalities)
     protocol = {
-        "command": "polyscore evaluate sbm-polymnist",
         "what the seeds vary": "sampler and test rows" if len(set(models)) == 1 else "the joint law, sampler and test rows",
         "variant": label,
         "models": [str(m) for m in models],
+        "options": sample_options,
+        **facts,
+    }
+    shared = _protocol("sbm-polymnist", judge, modalities, backgrounds, n, range(len(models)), began)
+    write_table(out, rows, shared | protocol)
+    return rows
+
+
+def _protocol(
+    command: str, judge: str | os.PathLike[str], modalities: int, backgrounds: str | None, n: int, seeds: Iterable[int], began: float
+) -> dict[str, Any]:
+    """What every table of PolyMNIST says of itself."""
+    return {
+        "command": f"polyscore evaluate {command}",
         "split": "PolyMNIST, test tuples from the MNIST test split",
         "scenery": "photographs" if backgrounds else "procedural textures",
         "modalities": modalities,
         "n": n,
-        "seeds": list(range(len(models))),
+        "seeds": list(seeds),
         "extractor": "judge",
         "extractor_sha256": sha256_of(Path(judge).with_suffix(".safetensors")),
-        "options": sample_options,
-        **facts,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    write_table(out, rows, protocol)
-    return rows
 
 
 def _one_more(runs: Sequence[Mapping[str, float]], modalities: int) -> list[Measured]:
@@ -161,22 +171,9 @@ def missing_table(
     rows += [
         Measured(f"{share:.0%} missing: {name}", [run[name] for run in runs[share]]) for share in cases for name in coherence + distances
     ]
-    protocol = {
-        "command": "polyscore evaluate sbm-missing",
-        "what the seeds vary": "what is missing, the joint law, sampler and test rows",
-        "split": "PolyMNIST, test tuples from the MNIST test split; complete ones",
-        "scenery": "photographs" if backgrounds else "procedural textures",
-        "modalities": modalities,
-        "n": n,
-        "seeds": list(seeds),
-        "extractor_sha256": sha256_of(Path(judge).with_suffix(".safetensors")),
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-    write_table(out, rows, protocol)
+    protocol = {"what the seeds vary": "what is missing, the joint law, sampler and test rows", "tested on": "complete tuples"}
+    write_table(out, rows, _protocol("sbm-missing", judge, modalities, backgrounds, n, seeds, began) | protocol)
     return rows
-
-
-SHOWN = ("all agree", "joint frechet", "evaluations")
 
 
 def poly_sweep(
@@ -185,6 +182,7 @@ def poly_sweep(
     out: str | os.PathLike[str],
     steps: Sequence[int] = (3, 5, 7, 10, 20),
     guidance: Sequence[float] = (0.0, 1.0, 2.0),
+    paper: Sequence[int] = (),
     modalities: int = 5,
     backgrounds: str | None = None,
     data: str | None = None,
@@ -192,7 +190,11 @@ def poly_sweep(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Measured]:
-    """One Composer at several numbers of steps (its own guidance), and at several strengths (its own steps); writes `out`.
+    """One Composer at several numbers of steps (its own guidance), at several strengths (its own steps), and with the paper's sampler;
+    writes `out`.
+
+    Args:
+        paper: numbers of steps of `paper_sampling`, two evaluations each.
 
     Raises:
         CheckpointError: no such Composer or judge. DataError: MNIST is not there.
@@ -202,23 +204,50 @@ def poly_sweep(
     base = composer.denoiser
     settings: list[tuple[str, float | None, dict[str, Any]]] = [(f"{s} steps", None, {"steps": s}) for s in steps]
     settings += [(f"guidance {w:g}", w, {}) for w in guidance]
+    settings += [(f"{s} steps of the paper's sampler", 0.0, {"leaders": None, "steps": s, **paper_sampling(s)}) for s in paper]
     rows = []
     for place, (title, strength, options) in enumerate(settings):
         composer.denoiser = guided_by(base, strength)
-        found = evaluate_poly(composer, test, n, seed, **options)
-        kept = ("given 1", f"given {modalities - 1}", *SHOWN)
-        rows += [Measured(f"{title}: {name}", [found[name]]) for name in kept]
+        rows += _few(title, composer, test, n, [seed], **options)
         if progress is not None:
             progress(place + 1, len(settings))
-    protocol = {
-        "command": "polyscore evaluate sbm-sweep",
-        "model": model,
-        "modalities": modalities,
-        "n": n,
-        "seeds": [seed],
-        "defaults": composer.defaults,
-        "extractor_sha256": sha256_of(Path(judge).with_suffix(".safetensors")),
-        "seconds": round(time.perf_counter() - began, 1),
-    }
-    write_table(out, rows, protocol)
+    protocol = {"model": model, "defaults": composer.defaults}
+    write_table(out, rows, _protocol("sbm-sweep", judge, modalities, backgrounds, n, [seed], began) | protocol)
     return rows
+
+
+def beta_table(
+    folder: str | os.PathLike[str],
+    judge: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    betas: Sequence[float],
+    seeds: Sequence[int] = (0, 1, 2),
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    n: int = 600,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Measured]:
+    """Composers over autoencoders of several KL weights, `folder`/mixture-beta-BETA; writes `out`.
+
+    Raises:
+        CheckpointError: no such Composer or judge. DataError: MNIST is not there.
+    """
+    began = time.perf_counter()
+    test, rows = PolyTest.load(judge, modalities, backgrounds, data), []
+    for place, beta in enumerate(betas):
+        rows += _few(f"beta {beta:g}", Composer.load(Path(folder) / f"mixture-beta-{beta:g}"), test, n, seeds)
+        if progress is not None:
+            progress(place + 1, len(betas))
+    protocol = {"what the seeds vary": "sampler and test rows"}
+    write_table(out, rows, _protocol("sbm-beta", judge, modalities, backgrounds, n, seeds, began) | protocol)
+    return rows
+
+
+def _few(title: str, composer: Composer, test: PolyTest, n: int, seeds: Sequence[int], **options: Any) -> list[Measured]:
+    """The few numbers that comparisons of settings show."""
+    few = (1, len(composer.modalities) - 1)
+    runs = [evaluate_poly(composer, test, n, seed, observed=few, **options) for seed in seeds]
+    kept = [f"given {k}{what}" for k in few for what in ("", " frechet", " cosine")]
+    kept += ["all agree", "joint frechet", "frechet rebuilt", "recognised rebuilt", "evaluations"]
+    return [Measured(f"{title}: {name}", [run[name] for run in runs]) for name in kept]
