@@ -142,7 +142,7 @@ def evaluate_cdcd_class(
         folder: of the models and measured cells; what is there is kept.
         out: the table, as JSON; the curve beside it as PNG.
         n: samples a cell.
-        many: samples of the main comparison, vanilla and the best contrast at 20 steps.
+        many: samples of the choice on the held seed, and of the main comparison, vanilla and the best contrast at 20 steps.
         seeds: one model and one value each.
         held: the seed on which the settings are chosen.
         curve: numbers of sampling steps.

@@ -53,8 +53,8 @@ class Lab:
         self.cells: dict[str, Cell] = json.loads(self.file.read_text()) if self.file.is_file() else {}
 
     def measure(self, key: str, denoiser: TokenDenoiser, steps: int, seed: int, n: int, guidance: float = 1.0) -> None:
-        """Accuracy and Frechet distance of n samples of balanced classes, kept under the key."""
-        if key in self.cells:
+        """Accuracy and Frechet distance of n samples of balanced classes, kept under the key; measured again for another n."""
+        if self.cells.get(key, {}).get("n") == n:
             return
         labels = torch.arange(n) % 10
         model: Denoiser = denoiser
@@ -68,6 +68,7 @@ class Lab:
             "frechet": frechet_distance(features, self.reference),
             "evaluations": float(found.info["evaluations_per_sample"]),
             "seconds": time.process_time() - began,
+            "n": n,
         }
         write_text(self.file, json.dumps(self.cells, indent=1))
 
@@ -84,12 +85,12 @@ class ClassTable:
     """Trains and measures all cells; what is there is kept.
 
     A seed is that of a vanilla model, of its continuations under every setting (vanilla too, for as many steps), and of sampling. On the
-    seed `held` the sweep is measured with half the samples; of every kind the lambda of the best accuracy (to two digits, then the least
+    seed `held` the sweep is measured with `many` samples; of every kind the lambda of the best accuracy (to two digits, then the least
     Frechet distance) goes on. The `seeds` measure these only, so the choice does not flatter itself.
 
     Args:
         codec: as `train_token_codec` saves it. folder: of models and cells. out: the table.
-        n: samples a cell. many: of the main comparison.
+        n: samples a cell. many: of the choice and of the main comparison.
         curve: numbers of steps, measured with half the samples but for 20.
         dataset: "mnist" or "fashion". judges: folder with the image judge. first, more: training of the base and of its continuations.
         sweep: names of `SETTINGS` to choose from; default all.
@@ -122,7 +123,7 @@ class ClassTable:
         self.tokens = tokens_of(vq, self.data, self.dataset)
         self.done, self.total = 0, len(self.sweep) + len(self.seeds) * (len(KINDS) + 4)
         for name in self.sweep:
-            self._setting(name, self.held, self.n // 2)
+            self._setting(name, self.held, self.many)
         chosen = self.chosen()
         best = chosen[0]
         for seed in self.seeds:
@@ -245,7 +246,7 @@ class ClassTable:
             "curve": f"n {self.n // 2} but for 20 steps",
             "held seed": {
                 "seed": self.held,
-                "n": self.n // 2,
+                "n": self.many,
                 "chosen": list(chosen),
                 "by": "accuracy to two digits, then Frechet distance",
             },
