@@ -4,8 +4,9 @@
 
 multivae wants torchvision, which nothing here uses of it: the packages go into a folder of their own (build/peers) beside a stand-in for
 torchvision, and a child process trains one model there and hands back pictures as arrays. Every model gets the same CPU seconds, the same
-principal components in front and the same hidden widths as our autoencoders. What a model of one seed made is kept: a longer list of seeds
-trains the new ones only.
+principal components in front and the same hidden widths as our autoencoders. Latent diffusion with per-modality times (MLD) is a preset of
+ours, `polyscore train sbm-joint --guidance.strength 0`, on our autoencoders; `--mld` measures it beside the others. What a model of one
+seed made is kept: a longer list of seeds trains the new ones only.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ STAND_IN = {
 }
 MODELS = ("MVAE", "MMVAE", "MoPoE", "MVTCAE", "MMVAEPlus")
 COUNTS = (2, 4, 6, 8, 10)
+MLD_STEPS = 50
 WIDTH, LATENT, BATCH = 512, 64, 128
 
 
@@ -190,6 +192,7 @@ def main() -> None:
     """Train, judge and write the table."""
     from polyscore.composer import Composer
     from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly
+    from polyscore.recipes.polymnist.tables import guided_by
     from polyscore.recipes.tables import Measured, write_table
 
     parser = argparse.ArgumentParser()
@@ -204,6 +207,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--ours", default="runs/polymnist/mixture-{seed}")
+    parser.add_argument("--mld", default="", help="Composers of `train sbm-joint --guidance.strength 0`, such as runs/polymnist/mld-{seed}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child")
     parser.add_argument("--out_arrays", default="")
@@ -229,6 +233,14 @@ def main() -> None:
         collapsed = "collapsed" if min(run["given 1"] for run in runs) < 0.2 else ""
         rows += [Measured(f"{kind}: {name}", [run[name] for run in runs], None, collapsed) for name in runs[0]]
     few = (1, args.modalities - 1)
+    if args.mld:
+        runs = []
+        for seed in seeds:
+            composer = Composer.load(args.mld.format(seed=seed))
+            composer.denoiser = guided_by(composer.denoiser, 0.0)
+            runs.append(evaluate_poly(composer, test, args.n, seed, observed=few, steps=MLD_STEPS, leaders=None))
+            print("MLD", seed, runs[-1], flush=True)
+        rows += [Measured(f"MLD: {name}", [run[name] for run in runs]) for name in runs[0]]
     distances = [*(f"given {k} frechet" for k in few), "joint frechet"]
     best = {name: min(row.mean for row in rows if row.measure.endswith(f": {name}")) for name in distances}
     composers = [Composer.load(args.ours.format(seed=seed)) for seed in seeds]

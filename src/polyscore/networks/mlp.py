@@ -1,4 +1,4 @@
-"""Residual MLPs over the latents of several modalities, each with its own time."""
+"""Networks over the latents of several modalities, each with its own time: a residual MLP, and a small transformer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.denoisers import Expert, State
+from polyscore.errors import PolyscoreError
+from polyscore.networks.fusion import Layer
 from polyscore.paths import VPSDE, Path
 from polyscore.spec import register
 from polyscore.tokens.paths import Absorbing
 
-__all__ = ["FourierTime", "JointDenoiser", "JointMLP", "embedder"]
+__all__ = ["FourierTime", "JointDenoiser", "JointMLP", "JointNetwork", "JointTransformer", "embedder"]
 
 
 class FourierTime(nn.Module):
@@ -57,18 +59,82 @@ class _Block(nn.Module):
         return torch.addcmul(x, gate, self.fall(self.drop(nn.functional.silu(self.rise(h)))))
 
 
-class JointMLP(nn.Module):
-    """Residual MLP over the concatenated latents of all modalities, modulated by every modality's time.
+class JointNetwork(nn.Module):
+    """What networks of all modalities share: states as inputs, clocks, conditions, and the shapes of outputs.
 
-    network(z, t, condition) -> {modality: (B, *shape)}. A modality at t = 1 is not looked at (its input is set to 0), so its value there is
-    of no consequence. The last layer starts at 0: with v-prediction on a variance-preserving path that is the exact answer for N(0, I)
-    latents, and it keeps the norm of the input (a normalised trunk alone forgets it).
+    A modality at t = 1 is not looked at (its input is set to 0), so its value there is of no consequence.
 
     Args:
         shapes: latent shape of each modality. vocabularies: number of tokens K of the token modalities; they come in one-hot (mask
             included) and go out as logits (B, *shape, K).
-        width, depth, hidden: of the trunk. embed: of the time embedding. classes: > 0 adds a class condition (label -1 or None: no class).
+        clocks: modalities whose times make one embedding. embed: its size.
+        classes: > 0 adds a class condition (label -1 or None: no class).
         context: > 0 takes as condition a vector of this size (None, or all zeros: nothing is known).
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        clocks: int,
+        embed: int,
+        classes: int = 0,
+        vocabularies: Mapping[str, int] | None = None,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.context_size = context
+        self.context = nn.Linear(context + 1, embed, bias=False) if context else None
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self.vocabularies = dict(vocabularies or {})
+        self.sizes = {name: math.prod(shape) * self.vocabularies.get(name, 1) for name, shape in self.shapes.items()}
+        self.time = FourierTime(32)
+        self.embedding = embedder(34 * clocks, embed)
+        self.classes = nn.Embedding(classes + 1, embed) if classes else None
+
+    def inputs(self, name: str) -> int:
+        """Numbers that a modality's state comes in as."""
+        return self.sizes[name] + (math.prod(self.shapes[name]) if name in self.vocabularies else 0)
+
+    def shown(self, z: State, t: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Each modality's state as input (B, inputs), tokens one-hot; and clocks (B, M, 34): time, there at all?, observed?"""
+        dtype = cast(Tensor, self.embedding[0].weight).dtype
+        states, clocks = [], []
+        for name in self.sizes:
+            state = z[name].flatten(1)
+            if name in self.vocabularies:
+                state = nn.functional.one_hot(z[name], self.vocabularies[name] + 1).flatten(1).to(dtype)
+            present = (t[name] < 1).to(state.dtype)[:, None]
+            states.append(state * present)
+            clocks.append(torch.cat([self.time(t[name]), present, (t[name] <= 0).to(present)[:, None]], 1))
+        return states, torch.stack(clocks, 1)
+
+    def told(self, condition: Any, rows: int) -> Tensor | None:
+        """The embedding of a condition, (B, embed)."""
+        if self.context is not None and condition is not None:
+            known = (condition != 0).any(1, keepdim=True).to(condition)
+            return cast(Tensor, self.context(torch.cat([condition, known], 1)))
+        if self.classes is None:
+            return None
+        label = torch.as_tensor(-1 if condition is None else condition, device=self.classes.weight.device)
+        return cast(Tensor, self.classes(label.expand(rows) + 1))
+
+    def outputs(self, parts: Sequence[Tensor]) -> State:
+        """Raw outputs in each modality's own shape."""
+        found = {}
+        for (name, shape), part in zip(self.shapes.items(), parts, strict=True):
+            tokens = self.vocabularies.get(name)
+            found[name] = part.reshape(-1, *shape) if tokens is None else part.reshape(-1, *shape, tokens)
+        return found
+
+
+class JointMLP(JointNetwork):
+    """Residual MLP over the concatenated latents of all modalities, modulated by every modality's time.
+
+    network(z, t, condition) -> {modality: (B, *shape)}. The last layer starts at 0: with v-prediction on a variance-preserving path that is
+    the exact answer for N(0, I) latents, and it keeps the norm of the input (a normalised trunk alone forgets it).
+
+    Args:
+        width, depth, hidden: of the trunk. embed: of the time embedding. Others: see `JointNetwork`.
     """
 
     def __init__(
@@ -83,60 +149,67 @@ class JointMLP(nn.Module):
         vocabularies: Mapping[str, int] | None = None,
         context: int = 0,
     ) -> None:
-        super().__init__()
-        self.context_size = context
-        self.context = nn.Linear(context + 1, embed, bias=False) if context else None
-        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        self.vocabularies = dict(vocabularies or {})
-        self.sizes = {name: math.prod(shape) * self.vocabularies.get(name, 1) for name, shape in self.shapes.items()}
-        total = sum(self.sizes.values())
-        inputs = total + sum(math.prod(self.shapes[name]) for name in self.vocabularies)
-        self.time = FourierTime(32)
-        self.embedding = embedder(34 * len(self.sizes), embed)
-        self.classes = nn.Embedding(classes + 1, embed) if classes else None
-        self.stem = nn.Linear(inputs, width)
+        super().__init__(shapes, len(shapes), embed, classes, vocabularies, context)
+        self.stem = nn.Linear(sum(map(self.inputs, self.sizes)), width)
         self.blocks = nn.ModuleList([_Block(width, hidden, embed, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, total)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = _zero(nn.Linear(width, sum(self.sizes.values())))
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> State:
         """Raw outputs, one of each modality's shape."""
-        shown = {name: self._shown(name, z[name]) for name in self.sizes}
-        present = {name: (t[name] < 1).to(shown[name].dtype) for name in self.sizes}
-        x = self.stem(torch.cat([shown[n] * present[n][:, None] for n in self.sizes], 1))
-        embedding = self._embed(t, present, condition)
+        states, clocks = self.shown(z, t)
+        x, embedding = self.stem(torch.cat(states, 1)), self.embedding(clocks.flatten(1))
+        told = self.told(condition, len(x))
+        embedding = embedding if told is None else embedding + told
         for block in self.blocks:
             x = block(x, embedding)
-        parts = cast(Tensor, self.head(self.norm(x))).split(list(self.sizes.values()), 1)
-        return {name: part.reshape(-1, *self._out(name)) for name, part in zip(self.sizes, parts, strict=True)}
+        return self.outputs(cast(Tensor, self.head(self.norm(x))).split(list(self.sizes.values()), 1))
 
-    def _out(self, name: str) -> tuple[int, ...]:
-        tokens = self.vocabularies.get(name)
-        return self.shapes[name] if tokens is None else (*self.shapes[name], tokens)
 
-    def _shown(self, name: str, z: Tensor) -> Tensor:
-        """A state as input, (B, inputs): tokens one-hot."""
-        if name not in self.vocabularies:
-            return z.flatten(1)
-        return nn.functional.one_hot(z, self.vocabularies[name] + 1).flatten(1).to(self.stem.weight.dtype)
+class JointTransformer(JointNetwork):
+    """A small transformer with one token for each modality: its state, its own time, and the condition; every token attends to all.
 
-    def _embed(self, t: Mapping[str, Tensor], present: Mapping[str, Tensor], condition: Any) -> Tensor:
-        clocks = [torch.cat([self.time(t[n]), present[n][:, None], (t[n] <= 0).to(present[n])[:, None]], 1) for n in self.sizes]
-        embedding: Tensor = self.embedding(torch.cat(clocks, 1))
-        if self.context is not None and condition is not None:
-            known = (condition != 0).any(1, keepdim=True).to(condition)
-            return embedding + cast(Tensor, self.context(torch.cat([condition, known], 1)))
-        if self.classes is not None:
-            rows = len(embedding)
-            label = (
-                torch.full((rows,), -1, device=embedding.device)
-                if condition is None
-                else torch.as_tensor(condition, device=embedding.device)
-            )
-            embedding = embedding + self.classes(label.expand(rows) + 1)
-        return embedding
+    network(z, t, condition) -> {modality: (B, *shape)}, with heads of their own that start at 0. A layer's weights do not grow with the
+    number of modalities.
+
+    Args:
+        width: of a token. depth: layers. heads: of attention, `width` / `heads` wide. Others: see `JointNetwork`.
+
+    Raises:
+        PolyscoreError: a width that the heads do not divide.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        width: int = 192,
+        depth: int = 4,
+        heads: int = 4,
+        classes: int = 0,
+        vocabularies: Mapping[str, int] | None = None,
+        context: int = 0,
+    ) -> None:
+        super().__init__(shapes, 1, width, classes, vocabularies, context)
+        if width % heads:
+            raise PolyscoreError(f"joint transformer: width {width}, expected a multiple of its {heads} heads")
+        self.stems = nn.ModuleDict({name: nn.Linear(self.inputs(name), width) for name in self.sizes})
+        self.layers = nn.Sequential(*(Layer(width, None, heads, width // heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleDict({name: _zero(nn.Linear(width, size)) for name, size in self.sizes.items()})
+
+    def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> State:
+        """Raw outputs, one of each modality's shape."""
+        states, clocks = self.shown(z, t)
+        x = torch.stack([stem(state) for stem, state in zip(self.stems.values(), states, strict=True)], 1) + self.embedding(clocks)
+        told = self.told(condition, len(x))
+        x = self.norm(self.layers(x if told is None else x + told[:, None]))
+        return self.outputs([head(token) for head, token in zip(self.heads.values(), x.unbind(1), strict=True)])
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 @register
@@ -144,12 +217,14 @@ class JointDenoiser(Expert):
     """One denoiser over the standardised latents of several modalities, with a time for each: p(z_1, ..., z_M), all its conditionals and
     all its marginals from one network (observed: t = 0; left out: t = 1).
 
-    A JointMLP with v-prediction; all Gaussian modalities on the same path, token modalities on absorbing ones.
+    A JointMLP, or with `heads` a JointTransformer, with v-prediction; all Gaussian modalities on one path, token modalities on absorbing
+    ones.
     Source: Score-Based Multimodal Autoencoder, Sec. 2.2, with the per-modality times of Bounoua et al. 2024 in place of the
     paper's clamping.
 
     Args:
-        shapes: latent shape of each modality. path: of every Gaussian modality. Others: see `JointMLP`.
+        shapes: latent shape of each modality. path: of every Gaussian modality. heads: > 0 for the transformer (which has no use for
+            `hidden`, `embed` and `dropout`). Others: see `JointMLP`.
     """
 
     def __init__(
@@ -165,8 +240,13 @@ class JointDenoiser(Expert):
         spaces: Mapping[str, str] | None = None,
         vocabularies: Mapping[str, int] | None = None,
         context: int = 0,
+        heads: int = 0,
     ) -> None:
-        network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies, context)
+        network: JointNetwork
+        if heads:
+            network = JointTransformer(shapes, width, depth, heads, classes, vocabularies, context)
+        else:
+            network = JointMLP(shapes, width, depth, hidden, embed, classes, dropout, vocabularies, context)
         tokens = {name: Absorbing(size) for name, size in (vocabularies or {}).items()}
         paths = {name: tokens.get(name) or path or VPSDE() for name in shapes}
         super().__init__(network, paths, shapes, {name: "logits" if name in tokens else "v" for name in shapes}, spaces)

@@ -39,13 +39,14 @@ OBJECTIVE = JointObjective(joint=0.1, absent=0.0, apart=0.0, even=True)
 
 @dataclass(frozen=True)
 class Network:
-    """Size of the joint denoiser, and of the small nets of the marginals."""
+    """Size of the joint denoiser, and of the small nets of the marginals. `heads`: > 0 for a transformer with a token for each modality."""
 
     width: int = 384
     depth: int = 3
     hidden: int = 512
     embed: int = 128
     dropout: float = 0.0
+    heads: int = 0
     marginal_width: int = 128
     marginal_depth: int = 2
 
@@ -80,6 +81,7 @@ def train_poly_joint(
     Args:
         codecs: folder with m0.json, m1.json, ... missing: share of the modalities of the training tuples that are left out at random.
         contrastive: size of the contrastive embedding; 0 for none. marginals, encoder: saved ones to use; None trains them.
+        guidance: with a strength of 0 no marginals are trained: per-modality times alone, as Bounoua et al. 2024 train (MLD).
 
     Raises:
         DataError: MNIST is not there. CheckpointError: a codec is not there. PolyscoreError: as `polyscore.training.fit`.
@@ -99,7 +101,9 @@ def train_poly_joint(
         expert = Contextual(expert, found or train_encoder(tuples, shapes, contrastive, out, config.seed, progress))
     settings = {"network": asdict(network), "objective": asdict(objective), "missing": missing, "contrastive": contrastive}
     fit(expert, Samples(tuples), objective, config, out=Path(out) / "run", progress=progress, facts=settings)
-    alone = load_module(marginals, MarginalDenoiser) if marginals else _marginals(tuples, shapes, network, Path(out), config.seed, progress)
+    alone = load_module(marginals, MarginalDenoiser) if marginals else None
+    if alone is None and guidance.strength:
+        alone = _marginals(tuples, shapes, network, Path(out), config.seed, progress)
     meta = {"recipe": "polymnist", "modalities": modalities, **settings, "training": asdict(config)}
     guided = SubsetGuided(expert.eval(), guidance.strength, guidance.window, alone)
     media = {name: {"kind": "image"} for name in parts}

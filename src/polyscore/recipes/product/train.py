@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,11 @@ class TwoLabelMLP(JointMLP):
         super().__init__({"scene": (latent,)}, width, depth, hidden, embed, classes=DIGITS)
         self.colours = nn.Embedding(COLOURS + 1, embed)
 
-    def _embed(self, t: Mapping[str, Tensor], present: Mapping[str, Tensor], condition: Any) -> Tensor:
-        rows = len(present["scene"])
+    def told(self, condition: Any, rows: int) -> Tensor:
+        """The embeddings of digit and colour, added."""
         labels = torch.full((1, 2), -1) if condition is None else torch.as_tensor(condition).reshape(-1, 2)
-        digit, colour = labels.to(present["scene"].device).expand(rows, 2).unbind(1)
-        return super()._embed(t, present, digit) + self.colours(colour + 1)
+        digit, colour = labels.to(self.colours.weight.device).expand(rows, 2).unbind(1)
+        return cast(Tensor, super().told(digit, rows)) + self.colours(colour + 1)
 
 
 @register

@@ -52,9 +52,9 @@ class TalkingSize:
     width: int = 320
     depth: int = 3
     ratio: int = 96
-    blocks: int = 2
+    blocks: int = 1
     steps: int = 20
-    scale: float = 2.0
+    scale: float = 3.0
 
 
 def _denoiser(shapes: dict[str, tuple[int, ...]], size: TalkingSize) -> JointDenoiser:

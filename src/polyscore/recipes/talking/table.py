@@ -40,7 +40,7 @@ from polyscore.training import TrainConfig
 
 __all__ = ["SCALES", "Scorer", "run_talking", "talking_time"]
 
-SCALES = (0.0, 0.5, 1.0, 3.0, 4.0)
+SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
 SHORT: dict[str, Any] = {"window": (0.0, 0.6), "every": 2}
 SHORTLY = "all, every 2nd step below t = 0.6, 1.5 x the scale"
 """A gradient that is kept for a step has become too short: gradients grow as the noise falls."""
