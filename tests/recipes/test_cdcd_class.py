@@ -50,7 +50,7 @@ def test_a_small_table(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         n=20,
         many=30,
         seeds=(0, 1),
-        curve=(2, 3),
+        curve=(2, 20),
         dataset="fashion",
         judges=str(tmp_path / "judges"),
         first=replace(CLASS_TRAINING, steps=2, batch_size=8),
@@ -65,8 +65,9 @@ def test_a_small_table(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     chosen = stored["protocol"]["held seed"]["chosen"]
     assert len(chosen) == 2
     assert {name.split(",")[0] for name in chosen} == {"step-intra", "sample-inter"}
-    assert len(rows["vanilla, 3 steps: accuracy"].values) == 2
-    assert len(rows["guidance 2, 10 steps, 20 evaluations: frechet"].values) == 2
+    for cell in ("vanilla, 2 steps, n 10", "vanilla, 20 steps, n 10", "vanilla, 20 steps, n 20", "vanilla, 20 steps, n 30"):
+        assert len(rows[f"{cell}: accuracy"].values) == 2
+    assert len(rows["guidance 2, 10 steps, 20 evaluations, n 20: frechet"].values) == 2
     assert len(rows["held seed, sample-inter, lambda 0.05, 20 steps: accuracy"].values) == 1
     before = table.lab.file.stat().st_mtime_ns
     table.run()

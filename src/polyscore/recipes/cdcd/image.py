@@ -24,12 +24,12 @@ CONTINUE = TrainConfig(steps=60, batch_size=64, lr=5e-4, ema=0.97, warmup=10, lo
 VANILLA = TokenObjective("tokens")
 KINDS = ("step-intra", "step-inter", "sample-intra", "sample-inter")
 LAMBDAS = (5e-5, 5e-3, 5e-2, 5e-1)
-TEMPERATURES = (0.1, 0.3, 1.0)
+TEMPERATURES = (0.1, 0.3, 3.0)
 NEGATIVES = 4
 
 
 def settings() -> dict[str, TokenObjective]:
-    """The sweep by name: four kinds at every lambda, the paper's own z_t for step-inter, and InfoNCE at every temperature."""
+    """The sweep by name: four kinds at every lambda, the paper's own z_t for step-inter, InfoNCE at every lambda and every temperature."""
     found = {"vanilla": VANILLA}
     for kind in KINDS:
         loss, source = kind.split("-")
@@ -37,9 +37,9 @@ def settings() -> dict[str, TokenObjective]:
             change: dict[str, Any] = {source: loss, "weight": weight, "form": "subtracted"}
             found[f"{kind}, lambda {weight:g}"] = replace(VANILLA, **change)
     found["step-inter with own z_t, lambda 0.05"] = replace(VANILLA, inter="step", form="subtracted", weight=5e-2, parallel=True)
-    for tau in TEMPERATURES:
-        found[f"InfoNCE sample-inter, lambda 0.05, tau {tau:g}"] = replace(
-            VANILLA, inter="sample", form="infonce", weight=5e-2, temperature=tau
+    for weight, tau in [*((weight, 1.0) for weight in LAMBDAS), *((5e-2, tau) for tau in TEMPERATURES)]:
+        found[f"InfoNCE sample-inter, lambda {weight:g}, tau {tau:g}"] = replace(
+            VANILLA, inter="sample", form="infonce", weight=weight, temperature=tau
         )
     return found
 

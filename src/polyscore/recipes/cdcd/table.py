@@ -53,8 +53,9 @@ class Lab:
         self.cells: dict[str, Cell] = json.loads(self.file.read_text()) if self.file.is_file() else {}
 
     def measure(self, key: str, denoiser: TokenDenoiser, steps: int, seed: int, n: int, guidance: float = 1.0) -> None:
-        """Accuracy and Frechet distance of n samples of balanced classes, kept under the key; measured again for another n."""
-        if self.cells.get(key, {}).get("n") == n:
+        """Accuracy and Frechet distance of n samples of balanced classes, kept under the key and n."""
+        key = f"{key}, n {n}"
+        if key in self.cells:
             return
         labels = torch.arange(n) % 10
         model: Denoiser = denoiser
@@ -68,7 +69,6 @@ class Lab:
             "frechet": frechet_distance(features, self.reference),
             "evaluations": float(found.info["evaluations_per_sample"]),
             "seconds": time.process_time() - began,
-            "n": n,
         }
         write_text(self.file, json.dumps(self.cells, indent=1))
 
@@ -91,7 +91,7 @@ class ClassTable:
     Args:
         codec: as `train_token_codec` saves it. folder: of models and cells. out: the table.
         n: samples a cell. many: of the choice and of the main comparison.
-        curve: numbers of steps, measured with half the samples but for 20.
+        curve: numbers of steps, measured with half the samples.
         dataset: "mnist" or "fashion". judges: folder with the image judge. first, more: training of the base and of its continuations.
         sweep: names of `SETTINGS` to choose from; default all.
     """
@@ -132,7 +132,7 @@ class ClassTable:
             for name, (steps, strength) in CFG.items():
                 self.lab.measure(f"{name}|{seed}|{2 * steps} evaluations", self._model("vanilla", seed), steps, seed, self.n, strength)
             for name in ("vanilla", best):
-                self.lab.measure(f"{name}|{seed}|20 steps, n {self.many}", self._model(name, seed), 20, seed, self.many)
+                self.lab.measure(f"{name}|{seed}|20 steps", self._model(name, seed), 20, seed, self.many)
                 for steps in self.curve:
                     self.lab.measure(f"{name}|{seed}|{steps} steps", self._model(name, seed), steps, seed, self.n // 2)
                 self._tick()
@@ -152,15 +152,16 @@ class ClassTable:
     def rows(self, chosen: Sequence[str]) -> list[Measured]:
         """The claims first, then every cell."""
         cells: dict[tuple[str, str], list[Cell]] = {}
+        shown = {"vanilla", *chosen, *CFG}
         for key, cell in self.lab.cells.items():
             name, seed, cost = key.split("|")
-            if int(seed) in self.seeds:
+            if int(seed) in self.seeds and name in shown:
                 cells.setdefault((name, cost), []).append(cell)
         rows = self._claims(chosen[0], {k: [c["accuracy"] for c in v] for k, v in cells.items()})
         for (name, cost), found in cells.items():
             rows += [Measured(f"{name}, {cost}: {what}", [c[what] for c in found]) for what in ("accuracy", "frechet")]
         for name in self.sweep:
-            cell = self.lab.cells[f"{name}|{self.held}|20 steps"]
+            cell = self.lab.cells[f"{name}|{self.held}|20 steps, n {self.many}"]
             rows += [Measured(f"held seed, {name}, 20 steps: {what}", [cell[what]]) for what in ("accuracy", "frechet")]
         return rows
 
@@ -168,9 +169,10 @@ class ClassTable:
         vanilla, better = (found[name, f"20 steps, n {self.many}"] for name in ("vanilla", best))
         gap = interval(better)[0] - interval(vanilla)[1]
         late = max(self.curve)
-        goal = Measured("", found["vanilla", f"{late} steps"]).mean
-        enough = [steps for steps in self.curve if Measured("", found[best, f"{steps} steps"]).mean >= goal]
-        guided = found["guidance 2, 10 steps", "20 evaluations"]
+        few = f"n {self.n // 2}"
+        goal = Measured("", found["vanilla", f"{late} steps, {few}"]).mean
+        enough = [steps for steps in self.curve if Measured("", found[best, f"{steps} steps, {few}"]).mean >= goal]
+        guided = found["guidance 2, 10 steps", f"20 evaluations, n {self.n}"]
         return [
             Measured(f"best contrast ({best}), 20 steps: accuracy less vanilla's", _less(better, vanilla), (">=", 0.0), PAPER),
             Measured("gap between their 95 % intervals", [gap], (">=", 0.0)),
@@ -180,7 +182,10 @@ class ClassTable:
                 (">=", 0.4),
                 "paper: 35 to 40 % fewer",
             ),
-            Measured("best contrast less classifier-free guidance 2 at 20 evaluations: accuracy", _less(found[best, "20 steps"], guided)),
+            Measured(
+                "best contrast less classifier-free guidance 2 at 20 evaluations: accuracy",
+                _less(found[best, f"20 steps, n {self.n}"], guided),
+            ),
             Measured("pictures through the codec, recognised", [self.ceiling]),
         ]
 
@@ -194,7 +199,7 @@ class ClassTable:
         figure, axes = pyplot.subplots(1, 2, figsize=(8.4, 3.3), layout="constrained")
         for axis, what in zip(axes, ("accuracy", "frechet"), strict=True):
             for name, colour in (("vanilla", "#888888"), (best, "#d1495b")):
-                keys = [[f"{name}|{seed}|{steps} steps" for seed in self.seeds] for steps in self.curve]
+                keys = [[f"{name}|{seed}|{steps} steps, n {self.n // 2}" for seed in self.seeds] for steps in self.curve]
                 rows = [Measured("", [self.lab.cells[k][what] for k in group]) for group in keys]
                 axis.errorbar(self.curve, [r.mean for r in rows], [r.sd for r in rows], label=name, color=colour, marker="o", ms=3, lw=1.2)
             axis.set(title=what, xscale="log", xticks=self.curve, xticklabels=[str(s) for s in self.curve], xlabel="steps")
@@ -206,7 +211,7 @@ class ClassTable:
         pyplot.close(figure)
 
     def _rank(self, name: str) -> tuple[float, float]:
-        cell = self.lab.cells[f"{name}|{self.held}|20 steps"]
+        cell = self.lab.cells[f"{name}|{self.held}|20 steps, n {self.many}"]
         return -round(cell["accuracy"], 2), cell["frechet"]
 
     def _place(self, name: str, seed: int) -> Path:
@@ -243,7 +248,7 @@ class ClassTable:
             "n": self.n,
             "n of the main comparison": self.many,
             "seeds": list(self.seeds),
-            "curve": f"n {self.n // 2} but for 20 steps",
+            "curve": f"n {self.n // 2}",
             "held seed": {
                 "seed": self.held,
                 "n": self.many,
