@@ -252,6 +252,7 @@ def main() -> None:
         "models": args.models,
         "packages": list(PACKAGES[:2]),
         "budget": f"{args.seconds:g} CPU seconds of training each, one thread; batch {BATCH}, latent {LATENT}, widths {WIDTH}, beta 1",
+        "mld": f"{args.mld}, dpmpp, {MLD_STEPS} steps" if args.mld else "",
         "n": args.n,
         "seeds": seeds,
         "seconds": round(time.perf_counter() - began, 1),
