@@ -19,11 +19,12 @@ from polyscore.networks.mixture import JointMixture
 from polyscore.ratios.contrastive import Contextual
 from polyscore.ratios.energy import PairEnergy
 from polyscore.ratios.subset import SubsetGuided
+from polyscore.recipes import latents
+from polyscore.recipes.latents import Mixture, shared_groups
 from polyscore.recipes.polymnist import joint as recipe
 from polyscore.recipes.polymnist.codecs import train_poly_codec, train_poly_judge
 from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly, subsets
 from polyscore.recipes.polymnist.joint import Network, drop, encode_all, train_poly_energy, train_poly_joint
-from polyscore.recipes.polymnist.mixture import Mixture, shared_groups
 from polyscore.recipes.polymnist.tables import guided_by
 from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import read_table
@@ -47,7 +48,7 @@ def made(tmp_path_factory):
     np.savez(root / "digits" / "mnist.npz", **parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "MARGINAL_TRAINING", TINY)
-        patch.setattr(recipe, "ENCODER_TRAINING", replace(TINY, batch_size=2))
+        patch.setattr(latents, "ENCODER_TRAINING", replace(TINY, batch_size=2))
         for name in ("m0", "m1", "m2"):
             train_poly_codec(name, root / "codecs", 3, None, str(root), latent=4, widths=(16,), components=12, config=TINY, **QUIET)
         train_poly_judge(root, 3, None, str(root), TINY, **QUIET)

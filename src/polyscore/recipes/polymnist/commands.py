@@ -8,6 +8,7 @@ from typing import Any
 from polyscore.checkpoint import load_module
 from polyscore.composer import Composer
 from polyscore.ratios.energy import PairEnergy
+from polyscore.recipes.latents import Mixture
 from polyscore.recipes.polymnist.codecs import CODEC_TRAINING, JUDGE_TRAINING, train_poly_codec, train_poly_judge
 from polyscore.recipes.polymnist.decoders import DECODER_TRAINING, train_poly_decoders
 from polyscore.recipes.polymnist.joint import (
@@ -19,7 +20,7 @@ from polyscore.recipes.polymnist.joint import (
     train_poly_energy,
     train_poly_joint,
 )
-from polyscore.recipes.polymnist.mixture import Mixture, train_poly_mixture
+from polyscore.recipes.polymnist.mixture import train_poly_mixture
 from polyscore.recipes.polymnist.refiner import REFINER_TRAINING, train_poly_refiner
 from polyscore.recipes.polymnist.tables import LOST, beta_table, guided_by, missing_table, poly_sweep, poly_table
 from polyscore.recipes.polymnist.timing import time_table

@@ -15,38 +15,31 @@ from polyscore.checkpoint import load_module, save_module
 from polyscore.codecs import Codec
 from polyscore.composer import Composer
 from polyscore.data.polymnist import PolyMNIST, load_polymnist
-from polyscore.denoisers import Denoiser, Expert
+from polyscore.denoisers import Denoiser
 from polyscore.networks.alone import MarginalDenoiser
 from polyscore.networks.mlp import JointDenoiser
-from polyscore.ratios.contrastive import Contextual, ContrastiveEncoder
 from polyscore.ratios.energy import PairEnergy
 from polyscore.ratios.subset import SubsetGuided
+from polyscore.recipes.latents import Network as Size
+from polyscore.recipes.latents import train_score
 from polyscore.recipes.polymnist.codecs import pictures
 from polyscore.training import Samples, TrainConfig, fit
-from polyscore.training.contrastive import ContrastiveObjective, Groups
 from polyscore.training.energy import EnergyObjective, Strangers
 from polyscore.training.joint import JointObjective
 
-__all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_encoder", "train_poly_energy", "train_poly_joint"]
+__all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_poly_energy", "train_poly_joint"]
 
 JOINT_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
 MARGINAL_TRAINING = TrainConfig(steps=1500, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
 ENERGY_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=250)
-ENCODER_TRAINING = TrainConfig(steps=1000, batch_size=4, lr=2e-3, ema=0.99, log_every=100)
 DEFAULTS: dict[str, Any] = {"steps": 8, "leaders": {"m0": 4}, "rest": 5, "again": 4}
 OBJECTIVE = JointObjective(joint=0.1, absent=0.0, apart=0.0, even=True)
 
 
 @dataclass(frozen=True)
-class Network:
-    """Size of the joint denoiser, and of the small nets of the marginals. `heads`: > 0 for a transformer with a token for each modality."""
+class Network(Size):
+    """Size of the joint denoiser, and of the small nets of the marginals."""
 
-    width: int = 384
-    depth: int = 3
-    hidden: int = 512
-    embed: int = 128
-    dropout: float = 0.0
-    heads: int = 0
     marginal_width: int = 128
     marginal_depth: int = 2
 
@@ -90,22 +83,17 @@ def train_poly_joint(
     network, objective, guidance = network or Network(), objective or OBJECTIVE, guidance or Guidance()
     train = load_polymnist("train", modalities, backgrounds, data)
     parts: dict[str, Codec] = {name: load_module(Path(codecs) / name, Codec) for name in train.names}
-    latents = encode_all(parts, train)
-    tuples = latents | drop(train.names, len(train), missing, config.seed)
+    tuples = encode_all(parts, train) | drop(train.names, len(train), missing, config.seed)
     shapes = {name: codec.latent_shape for name, codec in parts.items()}
     size = {k: v for k, v in asdict(network).items() if not k.startswith("marginal")}
-    expert: Expert | Contextual = JointDenoiser(shapes, **size, context=contrastive)
-    if contrastive:
-        assert isinstance(expert, Expert)
-        found = load_module(encoder, ContrastiveEncoder) if encoder else None
-        expert = Contextual(expert, found or train_encoder(tuples, shapes, contrastive, out, config.seed, progress))
     settings = {"network": asdict(network), "objective": asdict(objective), "missing": missing, "contrastive": contrastive}
-    fit(expert, Samples(tuples), objective, config, out=Path(out) / "run", progress=progress, facts=settings)
+    denoiser = JointDenoiser(shapes, **size, context=contrastive)
+    expert = train_score(tuples, denoiser, objective, config, out, contrastive, encoder, facts=settings, progress=progress)
     alone = load_module(marginals, MarginalDenoiser) if marginals else None
     if alone is None and guidance.strength:
         alone = _marginals(tuples, shapes, network, Path(out), config.seed, progress)
     meta = {"recipe": "polymnist", "modalities": modalities, **settings, "training": asdict(config)}
-    guided = SubsetGuided(expert.eval(), guidance.strength, guidance.window, alone)
+    guided = SubsetGuided(expert, guidance.strength, guidance.window, alone)
     media = {name: {"kind": "image"} for name in parts}
     composer = Composer(parts, guided, dict(defaults or DEFAULTS), media, meta)
     composer.save(out, dtype=torch.float16)
@@ -120,22 +108,6 @@ def _marginals(
     fit(model, Samples(tuples), JointObjective(joint=1.0, apart=0.0), config, out=out / "run-marginals", progress=progress)
     save_module(model, out / "marginals", dtype=torch.float16, meta={"training": asdict(config)})
     return model.eval()
-
-
-def train_encoder(
-    tuples: Mapping[str, Tensor],
-    shapes: Mapping[str, Sequence[int]],
-    dim: int,
-    out: str | os.PathLike[str],
-    seed: int = 0,
-    progress: bool = True,
-) -> ContrastiveEncoder:
-    """Train contrastive encoders of all modalities on tuples as `encode_all` and `drop` give them, and save them as `out`/encoder."""
-    encoder = ContrastiveEncoder(shapes, dim)
-    training = replace(ENCODER_TRAINING, seed=seed)
-    fit(encoder, Groups(tuples, 128), ContrastiveObjective(), training, out=Path(out) / "run-encoder", progress=progress)
-    save_module(encoder, Path(out) / "encoder", dtype=torch.float16, meta={"training": asdict(training)})
-    return encoder.eval()
 
 
 def train_poly_energy(

@@ -10,8 +10,9 @@ from dataclasses import asdict
 import torch
 
 from polyscore.composer import Composer
+from polyscore.recipes.latents import Mixture
 from polyscore.recipes.polymnist.codecs import poly_codec
-from polyscore.recipes.polymnist.mixture import DEFAULTS, Mixture
+from polyscore.recipes.polymnist.mixture import DEFAULTS
 from polyscore.recipes.tables import Measured, write_table
 
 __all__ = ["time_table", "unfitted"]
