@@ -60,6 +60,18 @@ def test_from_repeats_a_result(run_cli, tiny_model, tmp_path, seven):
     assert read_image(tmp_path / "last/0002_image.png").equal(read_image(tmp_path / "joint/0002_image.png"))
 
 
+def test_correctors_by_name(run_cli, tiny_model, tmp_path):
+    """--corrector costs an evaluation a step, is kept with the result, and a wrong one ends in one line."""
+    options = ["--model", tiny_model, "--n", 1, "--steps", 3, "--grid", "score_sde", "--solver", "euler_maruyama_even"]
+    assert run_cli("sample", *options, "--corrector", "snr:0.2", "--out", tmp_path / "a")[0] == 0
+    assert run_cli("sample", *options, "--corrector", "none", "--out", tmp_path / "b")[0] == 0
+    a, b = (tmp_path / name / "0000_image.png" for name in "ab")
+    assert read_metadata(a)["run"]["options"]["corrector"] == "snr:0.2" and not read_image(a).equal(read_image(b))
+    assert run_cli("sample", "--from", a, "--out", tmp_path / "again")[0] == 0
+    assert (tmp_path / "again" / a.name).read_bytes() == a.read_bytes()
+    failed(run_cli("sample", *options, "--corrector", "best"), "corrector 'best': expected one of none, langevin")
+
+
 def test_config_files_and_overrides(run_cli, tiny_model, tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text(yaml.safe_dump({"model": str(tiny_model), "n": 1, "steps": 2, "seed": 3, "out": str(tmp_path / "a")}))

@@ -15,6 +15,7 @@ from polyscore.networks.mixture import JointMixture
 from polyscore.oracles import GaussianDenoiser
 from polyscore.paths import VPSDE
 from polyscore.ratios.subset import SubsetGuided
+from polyscore.sampling import DDIM, SNRLangevin
 from polyscore.sampling.starts import MomentStart
 from tiny import tiny_composer
 
@@ -52,6 +53,22 @@ def test_the_given_modality_matters(composer, three):
     one = composer.sample_latents(2, given=composer.encode({"speech": composer.read("speech", three)}), seed=0)["image"]
     two = composer.sample_latents(2, given={"speech": torch.zeros(1, 6)}, seed=0)["image"]
     assert not torch.allclose(one, two, atol=1e-3)
+
+
+def test_solvers_and_correctors_are_kept_as_defaults(tmp_path):
+    """Objects among the defaults come back equal, and sample the same; a file that names another class is refused."""
+    composer = tiny_composer()
+    solvers = {"image": DDIM(0.5), "speech": "dpmpp"}
+    defaults = {"steps": 4, "solver": solvers, "corrector": SNRLangevin(0.1, norm="batch"), "grid": "score_sde"}
+    composer.defaults = defaults
+    again = Composer.load(composer.save(tmp_path / "model"))
+    assert again.defaults == defaults
+    before, after = (c.sample(3, seed=0) for c in (composer, again))
+    assert torch.equal(before["speech"], after["speech"]) and after.info["evaluations_per_sample"] == 8
+    file = tmp_path / "model" / "composer.json"
+    file.write_text(file.read_text().replace("SNRLangevin", "Mirror"))
+    with pytest.raises(CheckpointError, match=r"composer.json: unknown class 'Mirror'"):
+        Composer.load(tmp_path / "model")
 
 
 def test_conditionals_of_an_oracle():

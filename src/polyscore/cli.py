@@ -13,7 +13,9 @@ from polyscore.terminal import progress, say
 
 __all__ = ["main"]
 
-SolverName = Literal["dpmpp", "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama"]
+SolverName = Literal[
+    "dpmpp", "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama", "euler_maruyama_even"
+]
 # Options written as `--given image=a.png speech=b.wav`.
 _KEYED = ("--given", "--seen", "--leaders", "--expert", "--experts", "--strength", "--reliability", "--scale", "--prior", "--mask")
 
@@ -29,7 +31,8 @@ def sample(
     batch_size: int = 64,
     steps: int | None = None,
     solver: SolverName | dict[str, SolverName] | None = None,
-    grid: Literal["uniform", "log_snr", "centred", "karras"] | None = None,
+    corrector: str | None = None,
+    grid: Literal["uniform", "log_snr", "centred", "karras", "score_sde"] | None = None,
     guidance: float | None = None,
     leaders: dict[str, int] | None = None,
     refine: int | None = None,
@@ -51,6 +54,8 @@ def sample(
         batch_size: samples at a time.
         steps: of the solver; by default the model's own.
         solver: by default the model's own; one for all modalities, or one for each as in '{"image": "dpmpp_sde", "speech": "dpmpp"}'.
+        corrector: run at every step, at the price of more evaluations: langevin, langevin:SIZE, snr, snr:RATIO, gibbs or gibbs:SITES
+            (tokens); none turns the model's own off.
         grid: spacing of the times.
         guidance: strength of subset guidance.
         leaders: modalities that come first where nothing is given, and their steps, as in --leaders image=10.
@@ -64,7 +69,7 @@ def sample(
     from polyscore.sampling.diagnostics import Recorder
 
     named: dict[str, Any] = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
-    named |= {"particles": particles, "population": population, "leaders": leaders, "refine": refine}
+    named |= {"corrector": corrector, "particles": particles, "population": population, "leaders": leaders, "refine": refine}
     options = {k: v for k, v in named.items() if v is not None}
     recorder = Recorder() if diagnostics else None
     with progress("sampling") as bar:

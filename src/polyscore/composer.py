@@ -30,6 +30,7 @@ from polyscore.sampling.processes import sample_across
 from polyscore.sampling.stages import sample_leaders
 from polyscore.sampling.starts import MomentStart
 from polyscore.sampling.tokens import partial
+from polyscore.spec import from_spec, to_spec
 
 __all__ = ["SHIPPED", "Composer", "fingerprint"]
 
@@ -50,7 +51,8 @@ class Composer:
     Args:
         codecs: codec of each modality, trained apart; a modality without one is its own latent.
         denoiser: over the latents of all modalities.
-        defaults: arguments of `sample` where a call has none (steps, solver, guidance, ...).
+        defaults: arguments of `sample` where a call has none (steps, solver, corrector, guidance, ...); names, numbers, and solvers and
+            correctors of `polyscore.sampling` as objects are kept by `save`.
         media: what an ordinary file of each modality is: {"kind": "audio", "rate": 8000} (see `polyscore.media.read`).
         meta: what trained it and the numbers it reaches.
         start: where sampling begins (`polyscore.sampling.starts`); by default at standard normal noise.
@@ -219,7 +221,7 @@ class Composer:
         for name, refiner in self.refiners.items():
             save_module(refiner, target / f"{name}-refiner", dtype=dtype)
         more |= {"refiners": sorted(self.refiners)} if self.refiners else {}
-        header = {"format": FORMAT, "codecs": sorted(own), "defaults": self.defaults, "media": self.media, "meta": self.meta}
+        header = {"format": FORMAT, "codecs": sorted(own), "defaults": to_spec(self.defaults), "media": self.media, "meta": self.meta}
         write_text(target / "composer.json", json.dumps(header | more, indent=1) + "\n")
         return target
 
@@ -241,7 +243,11 @@ class Composer:
             base = _based(folder, named)
             codecs, refiners = base.codecs | codecs, base.refiners | refiners
         above = named["model"] if named else None
-        return cls(codecs, denoiser, header.get("defaults"), header.get("media"), header.get("meta"), above, start, refiners)
+        try:
+            defaults = from_spec(header.get("defaults") or {})
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder / 'composer.json'}: {error}") from error
+        return cls(codecs, denoiser, defaults, header.get("media"), header.get("meta"), above, start, refiners)
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from polyscore.processes import share
 from polyscore.ratios.glimpse import glimpse
 from polyscore.sampling.loop import Step
 from polyscore.sampling.tokens import partial
+from polyscore.spec import from_spec, to_spec
 
 __all__ = ["fingerprint", "generate", "repeat"]
 
@@ -100,7 +101,7 @@ def _run(
         "n": n,
         "seed": seed,
         "batch_size": batch_size,
-        "options": {**composer.defaults, **options},
+        "options": to_spec({**composer.defaults, **options}),
         "given": _packed(rows),
     }
 
@@ -131,7 +132,7 @@ def _write_run(
             seed=run["seed"],
             first=start,
             callback=_bar(progress, start, run, recorder),
-            **run["options"],
+            **from_spec(run["options"]),
         )
         fine = {"refine": run["options"].get("refine") or 0, "seed": run["seed"], "first": start}
         data = composer.decode({name: latents[name] for name in {*made, *_sounds(composer, made)}}, **fine)

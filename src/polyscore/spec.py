@@ -30,6 +30,7 @@ _ROOMS = (
     "polyscore.guided",
     "polyscore.ratios",
     "polyscore.tokens",
+    "polyscore.sampling",
     "polyscore.adapters.schedulers",
     "polyscore.adapters.pipeline_expert",
     "polyscore.adapters.codecs",

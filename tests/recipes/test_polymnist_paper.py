@@ -11,7 +11,7 @@ from polyscore.networks.convnext import ConvNextUNet, StackedDenoiser
 from polyscore.networks.resnet import PolyDecoder, PolyEncoder
 from polyscore.paths import VPSDE
 from polyscore.recipes.polymnist.paper import JOINT, RAE_OBJECTIVE, VAE_OBJECTIVE, paper_rae, paper_sampling, paper_score, paper_vae
-from polyscore.sampling import sample
+from polyscore.sampling import make_grid, make_solver, sample
 from polyscore.training import Draw
 
 
@@ -61,5 +61,6 @@ def test_stacked_score(tmp_path):
 
 def test_setting_of_the_sampler():
     options = paper_sampling(100)
-    assert len(options["grid"]) == 101 and options["grid"][0] == 1 and options["grid"][-2] == pytest.approx(1e-3)
-    assert options["solver"].dt == 0.01 and options["corrector"].when == "same" and options["conditioning"] == "scaled"
+    grid = make_grid(options["grid"], options["steps"], VPSDE(1.0, 5.0))
+    assert len(grid) == 101 and grid[0] == 1 and grid[-2] == pytest.approx(1e-3)
+    assert make_solver(options["solver"]).even and options["corrector"].when == "same" and options["conditioning"] == "scaled"

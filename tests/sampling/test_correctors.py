@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from polyscore.errors import PolyscoreError
 from polyscore.oracles import GaussianDenoiser
 from polyscore.paths import VE, VPSDE, Cosine, RectifiedFlow
 from polyscore.product import Product, Term
-from polyscore.sampling import EulerMaruyama, Langevin, SNRLangevin, Streams, Walk, sample
+from polyscore.sampling import Gibbs, Langevin, SNRLangevin, Streams, Walk, make_corrector, sample
 
 LAW = GaussianDenoiser([0.7], 0.25, {"x": VPSDE()})
 
@@ -81,15 +82,15 @@ def test_orders_differ_in_their_result() -> None:
 def test_a_run_returns_the_mean_of_its_last_noisy_operation() -> None:
     """As in the authors' samplers: no fresh noise is left in the result."""
     tight = GaussianDenoiser([0.7] * 16, 1e-8, {"x": VPSDE()})
-    grid = [*torch.linspace(1, 1e-3, 200, dtype=torch.float64).tolist(), 0.0]
     for corrector in (None, SNRLangevin(), Langevin(when="same")):
         seen = []
         found = sample(
             tight,
             20,
-            solver=EulerMaruyama(dt=1 / 200),
+            steps=200,
+            solver="euler_maruyama_even",
             corrector=corrector,
-            grid=grid,
+            grid="score_sde",
             callback=lambda step, seen=seen: seen.append(step.z["x"]),
             dtype=torch.float64,
         )["x"]
@@ -130,3 +131,18 @@ def test_norms_per_sample_make_results_independent_of_batch_mates() -> None:
         corrector = SNRLangevin(norm=norm)
         whole, part = (sample(LAW, n, corrector=corrector, **options)["x"][:3] for n in (12, 3))
         assert torch.allclose(whole, part, atol=1e-12) is same
+
+
+def test_correctors_have_names() -> None:
+    """A name, or a name with its number, is the object."""
+    assert make_corrector("langevin") == Langevin() and make_corrector("langevin:0.1") == Langevin(size=0.1)
+    assert make_corrector("snr:0.2") == SNRLangevin(0.2) and make_corrector("gibbs:2") == Gibbs(2)
+    assert make_corrector("none") is None and make_corrector(Langevin(3)) == Langevin(3)
+    named, made = (sample(LAW, 4, steps=4, corrector=c)["x"] for c in ("langevin:0.1", Langevin(size=0.1)))
+    assert torch.equal(named, made)
+    for wrong, words in (("best", "expected one of none, langevin"), ("snr:fast", "positive number behind snr:, found 'fast'")):
+        with pytest.raises(PolyscoreError, match=words):
+            make_corrector(wrong)
+    for wrong in ("langevin:", "langevin:-1", "gibbs:1.5", "none:1"):
+        with pytest.raises(PolyscoreError, match=f"corrector '{wrong}': expected"):
+            make_corrector(wrong)

@@ -59,7 +59,7 @@ def test_times_that_do_not_fall_are_refused(times) -> None:
 
 
 def test_unknown_names_and_no_steps_are_refused() -> None:
-    with pytest.raises(PolyscoreError, match="time grid 'cosine': expected one of uniform, log_snr, centred, karras or a list"):
+    with pytest.raises(PolyscoreError, match="time grid 'cosine': expected one of uniform, log_snr, centred, karras, score_sde or a list"):
         make_grid("cosine", 5, VPSDE())
     with pytest.raises(PolyscoreError, match="steps is 0, expected at least 1"):
         make_grid("uniform", 0, VPSDE())

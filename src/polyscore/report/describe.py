@@ -16,6 +16,7 @@ from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.generate import fingerprint
 from polyscore.media import read_metadata
 from polyscore.media.prepare import SUFFIXES
+from polyscore.spec import to_spec
 
 __all__ = ["describe"]
 
@@ -44,7 +45,7 @@ def describe(path: str | os.PathLike[str]) -> str:
 def _composer(source: str | os.PathLike[str]) -> str:
     composer, folder = Composer.load(source), locate(source)
     size = sum(f.stat().st_size for f in [*folder.glob("*.safetensors"), *folder.glob("*.json")])
-    sampling = ", ".join(f"{k} {_value(v)}" for k, v in composer.defaults.items())
+    sampling = ", ".join(f"{k} {_value(v)}" for k, v in to_spec(composer.defaults).items())
     facts: Pairs = [
         ("folder", f"{folder} ({size / 1e6:.2f} MB)"),
         ("weights", fingerprint(composer)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polyscore.sampling.correctors import Corrector, Langevin, SNRLangevin
+from polyscore.sampling.correctors import Corrector, Langevin, SNRLangevin, make_corrector
 from polyscore.sampling.editing import edit
 from polyscore.sampling.grids import make_grid
 from polyscore.sampling.loop import Samples, Step, sample
@@ -34,6 +34,7 @@ __all__ = [
     "Unmask",
     "Walk",
     "edit",
+    "make_corrector",
     "make_grid",
     "make_solver",
     "make_token_solver",

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from polyscore.denoisers import State
+from polyscore.errors import PolyscoreError
 from polyscore.paths import VariancePreserving
 from polyscore.predictions import Prediction
 from polyscore.sampling.walk import Walk
+from polyscore.spec import register
 
-__all__ = ["Corrector", "Langevin", "SNRLangevin", "When"]
+__all__ = ["Corrector", "Langevin", "SNRLangevin", "When", "make_corrector"]
 
 When = Literal["before", "same", "after"]
 Predict = Callable[[State, int], Mapping[str, Any]]
@@ -37,6 +39,7 @@ class Corrector(Protocol):
         ...
 
 
+@register
 @dataclass(frozen=True)
 class Langevin:
     """Unadjusted Langevin: z <- z + d score + sqrt(2 d) n, d = size * S^2, `steps` times at every level but t = 0.
@@ -62,6 +65,7 @@ class Langevin:
         return z
 
 
+@register
 @dataclass(frozen=True)
 class SNRLangevin:
     """The corrector of Song et al. 2021 (Alg. 5) as the Score-Based Multimodal Autoencoder runs it.
@@ -108,3 +112,37 @@ class SNRLangevin:
     def _norm(self, values: list[Tensor]) -> Tensor:
         each = torch.cat([v.flatten(1) for v in values], 1).norm(dim=1)
         return each.mean().reshape(1) if self.norm == "batch" else each
+
+
+def _gibbs(sites: float = 1) -> Corrector:
+    from polyscore.sampling.tokens import Gibbs
+
+    return Gibbs(int(sites))
+
+
+_NAMED: dict[str, Callable[..., Corrector]] = {"langevin": lambda size=0.25: Langevin(size=size), "snr": SNRLangevin, "gibbs": _gibbs}
+
+
+def make_corrector(corrector: str | Corrector | None) -> Corrector | None:
+    """A corrector by name, the given object, or None (also by the name "none").
+
+    "langevin" or "langevin:SIZE", "snr" or "snr:RATIO" (`SNRLangevin`), and for tokens "gibbs" or "gibbs:SITES".
+
+    Raises:
+        PolyscoreError: an unknown name, or something other than a positive number behind it.
+    """
+    if not isinstance(corrector, str):
+        return corrector
+    name, colon, text = corrector.partition(":")
+    if name == "none" and not colon:
+        return None
+    if name not in _NAMED:
+        raise PolyscoreError(f"corrector {corrector!r}: expected one of none, {', '.join(_NAMED)}, or NAME:NUMBER")
+    try:
+        number = float(text) if colon else 1.0
+    except ValueError:
+        number = math.nan
+    whole = name == "gibbs"
+    if not 0 < number < math.inf or (whole and number % 1):
+        raise PolyscoreError(f"corrector {corrector!r}: expected a positive {'whole ' * whole}number behind {name}:, found {text!r}")
+    return _NAMED[name](number) if colon else _NAMED[name]()

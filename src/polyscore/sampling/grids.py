@@ -1,4 +1,4 @@
-"""Time grids: `steps` falling steps from 1 to 0, spaced in t, in log-SNR (evenly or centred), or as Karras et al. space sigma = S / A."""
+"""Time grids: `steps` falling steps from 1 to 0, spaced in t, in log-SNR (evenly or centred), or as Karras or Song have it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from polyscore.errors import PolyscoreError
 from polyscore.paths import GaussianPath
 
-__all__ = ["GRIDS", "centred", "karras", "log_snr", "make_grid", "uniform"]
+__all__ = ["GRIDS", "centred", "karras", "log_snr", "make_grid", "score_sde", "uniform"]
 
 Grid = list[float]
 
@@ -45,11 +45,22 @@ def karras(steps: int, path: GaussianPath, rho: float = 7.0, sigmas: tuple[float
     return _times(path, -2 * sigma.log())
 
 
+def score_sde(steps: int, path: GaussianPath) -> Grid:
+    """N even times from 1 to 0.001, the points of Song et al.'s samplers (2021); the 0 behind them is what a step of 1/N is taken to."""
+    return [*torch.linspace(1, 1e-3, steps, dtype=torch.float64).tolist(), 0.0]
+
+
 def _times(path: GaussianPath, levels: torch.Tensor) -> Grid:
     return [*path.time_of(levels).tolist(), 0.0]
 
 
-GRIDS: dict[str, Callable[[int, GaussianPath], Grid]] = {"uniform": uniform, "log_snr": log_snr, "centred": centred, "karras": karras}
+GRIDS: dict[str, Callable[[int, GaussianPath], Grid]] = {
+    "uniform": uniform,
+    "log_snr": log_snr,
+    "centred": centred,
+    "karras": karras,
+    "score_sde": score_sde,
+}
 
 
 def make_grid(kind: str | Sequence[float], steps: int, path: GaussianPath | None) -> Grid:

@@ -15,7 +15,7 @@ from polyscore.denoisers import Denoiser, Run, State, count_evaluations, current
 from polyscore.errors import PolyscoreError
 from polyscore.paths import GaussianPath
 from polyscore.sampling.conditioning import Mode, check_mode, corrupted_content, jump_back, observe
-from polyscore.sampling.correctors import Corrector
+from polyscore.sampling.correctors import Corrector, make_corrector
 from polyscore.sampling.grids import make_grid
 from polyscore.sampling.noise import Streams
 from polyscore.sampling.particles import Particles, Population, approximations, check_shared, noisy, summary
@@ -75,7 +75,7 @@ def sample(
     steps: int = 20,
     solver: str | Solver | Mapping[str, Any] = "dpmpp",
     token_solver: Any = "ancestral",
-    corrector: Corrector | None = None,
+    corrector: str | Corrector | None = None,
     particles: int | Particles | None = None,
     population: Literal["sample", "run"] = "sample",
     grid: str | Sequence[float] = "uniform",
@@ -97,11 +97,12 @@ def sample(
         absent: modalities that are left out: held at t = 1, where they tell nothing, and not returned.
         condition: handed to the denoiser; a tensor or list of n rows (or a mapping of these) is cut with the batch.
         steps: of the grid. solver: "dpmpp" (2M), "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler",
-            "euler_maruyama", or an object.
-        token_solver: for token modalities (`polyscore.sampling.tokens.make_token_solver`). corrector: run at every step.
+            "euler_maruyama", "euler_maruyama_even", or an object.
+        token_solver: for token modalities (`polyscore.sampling.tokens.make_token_solver`). corrector: run at every step: "langevin",
+            "snr", "gibbs", one of these with a number ("langevin:0.1", `polyscore.sampling.correctors.make_corrector`), or an object.
         particles: K weighted particles a sample, which make a composition exact (`polyscore.sampling.particles`); "dpmpp" and "ddim"
             then run in their noisy form. population: who shares them, each "sample" its own or the whole "run".
-        grid: "uniform" in t, "log_snr", "karras" (spaced for the first generated Gaussian modality), or falling times.
+        grid: "uniform" in t, "log_snr", "centred", "karras" (spaced for the first generated Gaussian modality), "score_sde", or times.
         conditioning: how `given` enters; see `polyscore.sampling.conditioning`. resamplings: rounds of `resample`.
         seed: sample i depends on (seed, i) only, not on n or the batch. first: number of the first sample.
         batch_size: samples at a time; all by default. callback: called after every step with a `Step`; a
@@ -126,7 +127,8 @@ def sample(
         raise PolyscoreError("particles: conditioning 'resample' goes back in time, which weights cannot follow; expected another mode")
     chosen = make_solver(solver) if many is None else noisy(make_solver(solver))
     tokens = _token_solver(denoiser, token_solver)
-    options = _Options(steps, chosen, tokens, corrector, many, grid, conditioning, resamplings, callback, dtype, absent, start)
+    repairs = make_corrector(corrector)
+    options = _Options(steps, chosen, tokens, repairs, many, grid, conditioning, resamplings, callback, dtype, absent, start)
     size = batch_size or n
     started = time.perf_counter()
     with torch.no_grad(), count_evaluations(denoiser) as evaluations:

@@ -17,6 +17,7 @@ from torch import Tensor
 from polyscore.errors import PolyscoreError
 from polyscore.predictions import Prediction
 from polyscore.sampling.walk import Walk
+from polyscore.spec import register
 
 __all__ = ["DDIM", "ByModality", "DPMpp", "EulerMaruyama", "Heun", "NoisyDPMpp", "Solver", "make_solver"]
 
@@ -31,6 +32,7 @@ class Solver(Protocol):
         ...
 
 
+@register
 @dataclass(frozen=True)
 class DDIM:
     """z' = a x0 + sqrt(s^2 - eta^2 V) eps + eta sqrt(V) n, V = (S^2 - (A/a)^2 s^2) s^2 / S^2 the variance of q(z' | z, x0).
@@ -52,6 +54,7 @@ class DDIM:
         return drawn + math.sqrt(variance) * walk.noise(name) if variance > 0 else drawn
 
 
+@register
 @dataclass(frozen=True)
 class DPMpp:
     """DPM-Solver++ multistep with data prediction, order 1, 2 or 3 (Lu et al. 2022, Alg. 2).
@@ -107,6 +110,7 @@ def _sum(*terms: tuple[float, Tensor]) -> Tensor:
     return total
 
 
+@register
 @dataclass(frozen=True)
 class NoisyDPMpp:
     """DPM-Solver++ (2M) for the reverse SDE, with `noise` (eta) times DDPM's (Lu et al. 2022, Sec. 5; any eta: k-diffusion).
@@ -134,6 +138,7 @@ class NoisyDPMpp:
         return moved + s * math.sqrt(-math.expm1(-2 * self.noise * h)) * walk.noise(name) if self.noise else moved
 
 
+@register
 @dataclass(frozen=True)
 class Heun:
     """Second order with a second prediction at the new time; the step to t = 0 is an Euler step.
@@ -158,16 +163,17 @@ class Heun:
         return a * (z / A + 0.5 * (s / a - S / A) * (first.eps + p.eps))
 
 
+@register
 @dataclass(frozen=True)
 class EulerMaruyama:
     """Reverse SDE: z' = z + (-f z + g^2 score) dt + g sqrt(dt) n; the predictor of the Score-Based Multimodal Autoencoder.
 
-    `dt`: None for the grid's own steps, or 1/N fixed as in the authors' sampler, whose grid ends at t = 1e-3. A run
+    dt is the grid's own step, or with `even` 1/N at every one of N points, as in the authors' sampler on the grid "score_sde". A run
     returns the mean of its last step, before the noise. `stochastic=False`: the probability flow (half the score, no noise).
     From pure noise (A = 0, where f is infinite) the step is the exact draw of `DDIM`.
     """
 
-    dt: float | None = None
+    even: bool = False
     stochastic: bool = True
     refines: ClassVar[bool] = False
 
@@ -176,7 +182,7 @@ class EulerMaruyama:
         if walk.at(name, i)[0] <= 0:
             return DDIM(float(self.stochastic)).update(walk, name, z, p, i)
         t = walk.times[i]
-        dt = t - walk.times[i + 1] if self.dt is None else self.dt
+        dt = 1 / walk.steps if self.even else t - walk.times[i + 1]
         path = walk.paths[name]
         f, g2 = path.drift(t), path.diffusion(t)
         mean = z + dt * ((1.0 if self.stochastic else 0.5) * g2 * p.score - f * z)
@@ -186,6 +192,7 @@ class EulerMaruyama:
         return mean + math.sqrt(g2 * dt) * walk.noise(name)
 
 
+@register
 @dataclass(frozen=True)
 class ByModality:
     """A solver of its own for each modality; those that ask for a second prediction cannot be among them."""
@@ -215,6 +222,7 @@ _NAMED: dict[str, Callable[[], Solver]] = {
     "dpmpp3m_full": lambda: DPMpp(3, full=True),
     "dpmpp_sde": NoisyDPMpp,
     "euler_maruyama": EulerMaruyama,
+    "euler_maruyama_even": lambda: EulerMaruyama(even=True),
 }
 
 

@@ -16,7 +16,7 @@ from polyscore.paths import VPSDE
 from polyscore.predictions import Prediction
 from polyscore.ratios.base import FunctionRatio
 from polyscore.recipes.oracle_checks.measure import Measure, between, near
-from polyscore.sampling import EulerMaruyama, SNRLangevin, Streams, Walk, sample
+from polyscore.sampling import SNRLangevin, Streams, Walk, sample
 
 __all__ = ["MODES", "conditional", "conditioning", "corrector", "default_mode", "energy", "path_table", "unconditional"]
 
@@ -74,9 +74,10 @@ def conditional(
         _law(beta_min, beta_max),
         n,
         given={"y": torch.full((1, 1), GIVEN)},
-        solver=EulerMaruyama(dt=1 / steps),
+        steps=steps,
+        solver="euler_maruyama_even",
         corrector=SNRLangevin(observed=mode != "time", norm="batch") if corrected else None,
-        grid=[*torch.linspace(1, 1e-3, steps, dtype=torch.float64).tolist(), 0.0],
+        grid="score_sde",
         conditioning=mode,  # type: ignore[arg-type]
         seed=seed,
         dtype=torch.float64,
@@ -121,13 +122,13 @@ def unconditional(n: int = 40000, seed: int = 0) -> list[Measure]:
     """SBM 2: both modalities free: variance and correlation in the authors' order and in the standard one."""
     rows = []
     for when, variance, correlation in (("same", 0.9805, 0.914), ("before", 1.0175, 0.898)):
-        grid = [*torch.linspace(1, 1e-3, 100, dtype=torch.float64).tolist(), 0.0]
         found = sample(
             _law(0.1, 5.0),
             n,
-            solver=EulerMaruyama(dt=1 / 100),
+            steps=100,
+            solver="euler_maruyama_even",
             corrector=SNRLangevin(when=when, norm="batch"),  # type: ignore[arg-type]
-            grid=grid,
+            grid="score_sde",
             seed=seed,
             dtype=torch.float64,
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from polyscore.codecs import RAE, VAE
 from polyscore.networks.convnext import StackedDenoiser
 from polyscore.networks.resnet import PolyDecoder, PolyEncoder
 from polyscore.recipes.polymnist.codecs import SHAPE
-from polyscore.sampling import EulerMaruyama, SNRLangevin
+from polyscore.sampling import SNRLangevin
+from polyscore.sampling.conditioning import Mode
 from polyscore.training.codec import RAEObjective, VAEObjective
 from polyscore.training.joint import JointObjective
 
@@ -39,15 +38,14 @@ def paper_score(modalities: int = 10, latent: int = 64) -> StackedDenoiser:
     return StackedDenoiser({f"m{i}": (latent,) for i in range(modalities)})
 
 
-def paper_sampling(steps: int = 100, batch_norms: bool = False) -> dict[str, Any]:
-    """Options of `sample`: N times from 1 to 0.001, Euler-Maruyama of step 1/N, then one Langevin step at the same time with
-    signal-to-noise ratio 0.16; observed latents are shown as (A + S) z. Two evaluations a step.
+def paper_sampling(steps: int = 100, batch_norms: bool = False, conditioning: Mode = "scaled") -> dict[str, Any]:
+    """Options of `sample`, all of which can be defaults of a Composer: N times from 1 to 0.001, Euler-Maruyama of step 1/N, then one
+    Langevin step at the same time with signal-to-noise ratio 0.16. Two evaluations a step.
 
     Args:
+        conditioning: "scaled" shows observed latents as (A + S) z, as the authors' code does; "clean" as they are.
         batch_norms: norms of score and noise are averaged over the batch, observed modalities included, as the authors have them; a
             result then depends on its batch mates.
     """
     corrector = SNRLangevin(0.16, "same", norm="batch" if batch_norms else "sample", observed=batch_norms)
-    # The solver's step is 1/N at every point, the last one included, so the grid has one more point that is only a name.
-    grid = [*torch.linspace(1, 1e-3, steps, dtype=torch.float64).tolist(), 0.0]
-    return {"solver": EulerMaruyama(1 / steps), "corrector": corrector, "grid": grid, "conditioning": "scaled"}
+    return {"steps": steps, "solver": "euler_maruyama_even", "corrector": corrector, "grid": "score_sde", "conditioning": conditioning}

@@ -18,6 +18,7 @@ from polyscore.ratios.subset import SubsetGuided
 from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly
 from polyscore.recipes.polymnist.paper import paper_sampling
 from polyscore.recipes.tables import Measured, write_table
+from polyscore.spec import to_spec
 
 __all__ = ["beta_table", "guided_by", "missing_table", "poly_sweep", "poly_table", "reaches"]
 
@@ -79,7 +80,7 @@ def poly_table(
     for seed, folder in enumerate(models):
         composer = Composer.load(folder)
         facts = dict(change(composer)) if change is not None else {}
-        sample_options = {**composer.defaults, **options}
+        sample_options = to_spec({**composer.defaults, **options})
         runs.append(evaluate_poly(composer, test, n, seed, **options))
         if progress is not None:
             progress(seed + 1, len(models))
@@ -204,14 +205,14 @@ def poly_sweep(
     base = composer.denoiser
     settings: list[tuple[str, float | None, dict[str, Any]]] = [(f"{s} steps", None, {"steps": s}) for s in steps]
     settings += [(f"guidance {w:g}", w, {}) for w in guidance]
-    settings += [(f"{s} steps of the paper's sampler", 0.0, {"leaders": None, "steps": s, **paper_sampling(s)}) for s in paper]
+    settings += [(f"{s} steps of the paper's sampler", 0.0, {"leaders": None, **paper_sampling(s)}) for s in paper]
     rows = []
     for place, (title, strength, options) in enumerate(settings):
         composer.denoiser = guided_by(base, strength)
         rows += _few(title, composer, test, n, [seed], **options)
         if progress is not None:
             progress(place + 1, len(settings))
-    protocol = {"model": model, "defaults": composer.defaults}
+    protocol = {"model": model, "defaults": to_spec(composer.defaults)}
     write_table(out, rows, _protocol("sbm-sweep", judge, modalities, backgrounds, n, [seed], began) | protocol)
     return rows
 
