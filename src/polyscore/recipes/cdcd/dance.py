@@ -32,14 +32,14 @@ NEGATIVES = 4
 PLAIN = TokenObjective("music", auxiliary=5e-2)
 DANCE_SETTINGS: dict[str, TokenObjective] = {
     "vanilla": PLAIN,
-    "step-intra": replace(PLAIN, intra="step", form="infonce", temperature=0.02, weight=0.2),
+    "step-intra": replace(PLAIN, intra="step", form="infonce", temperature=0.02, weight=0.5, chunks=4),
     "sample-inter": replace(PLAIN, inter="sample", form="subtracted", weight=5e-2),
 }
 
 
-CODEC = TrainConfig(steps=400, batch_size=32, lr=2e-3, ema=0.0, log_every=100)
+CODEC = TrainConfig(steps=1500, batch_size=32, lr=2e-3, ema=0.0, log_every=100)
 JUDGE = TrainConfig(steps=150, batch_size=32, lr=2e-3, weight_decay=0.02, ema=0.98, log_every=50)
-FIRST = TrainConfig(steps=700, batch_size=64, lr=2e-3, weight_decay=0.02, ema=0.99, log_every=100)
+FIRST = TrainConfig(steps=2000, batch_size=64, lr=2e-3, weight_decay=0.02, ema=0.995, log_every=100)
 MORE = TrainConfig(steps=120, batch_size=64, lr=5e-4, ema=0.97, warmup=10, log_every=20)
 
 
