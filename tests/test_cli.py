@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import yaml
 
 from polyscore import cli
@@ -174,3 +175,27 @@ def test_messages_of_the_parser():
 def test_rewriting(written, read):
     assert cli._rewrite(["sample", *written]) == ["sample", *read]
     assert cli._rewrite(["inspect", "x.png"]) == ["inspect", "--path", "x.png"]
+
+
+def test_token_solvers_and_correctors_by_name(run_cli, tmp_path):
+    """On the shipped words: both are stored with the run, change the result, and wrong ones end in one line."""
+    command = ["sample", "--model", "words", "--n", 2, "--steps", 4, "--given", "image=" + str(_blank(tmp_path))]
+    found = {}
+    for name, more in (
+        ("plain", []),
+        ("sure", ["--token_solver", "confidence:0.9"]),
+        ("gibbs", ["--corrector", "gibbs:2:rounds=2"]),
+    ):
+        assert run_cli(*command, *more, "--out", tmp_path / name)[0] == 0
+        found[name] = read_metadata(tmp_path / name / "0000_word.json")["run"]["options"]
+        assert run_cli("sample", "--from", tmp_path / name / "0001_word.json", "--out", tmp_path / f"{name}2")[0] == 0
+        assert (tmp_path / name / "0000_word.json").read_bytes() == (tmp_path / f"{name}2" / "0000_word.json").read_bytes()
+    assert found["sure"]["token_solver"] == "confidence:0.9" and found["gibbs"]["corrector"] == "gibbs:2:rounds=2"
+    failed(run_cli(*command, "--corrector", "gibs", "--out", tmp_path / "x"), "corrector 'gibs'", "langevin, snr, gibbs")
+    failed(run_cli(*command, "--token_solver", "best", "--out", tmp_path / "x"), "token solver 'best'", "maskgit")
+
+
+def _blank(folder):
+    from polyscore.media import write_image
+
+    return write_image(folder / "digit.png", torch.nn.functional.pad(torch.ones(1, 16, 4), (12, 12, 6, 6)))

@@ -31,6 +31,7 @@ def sample(
     batch_size: int = 64,
     steps: int | None = None,
     solver: SolverName | dict[str, SolverName] | None = None,
+    token_solver: str | None = None,
     corrector: str | None = None,
     grid: Literal["uniform", "log_snr", "centred", "karras", "score_sde"] | None = None,
     guidance: float | None = None,
@@ -54,8 +55,9 @@ def sample(
         batch_size: samples at a time.
         steps: of the solver; by default the model's own.
         solver: by default the model's own; one for all modalities, or one for each as in '{"image": "dpmpp_sde", "speech": "dpmpp"}'.
+        token_solver: of token modalities: ancestral, confidence, random, left or maskgit, perhaps truncated as in ancestral:0.86.
         corrector: run at every step, at the price of more evaluations: langevin, langevin:SIZE, snr, snr:RATIO, gibbs or gibbs:SITES
-            (tokens); none turns the model's own off.
+            (tokens), more fields by name as in gibbs:1:rounds=2; none turns the model's own off.
         grid: spacing of the times.
         guidance: strength of subset guidance.
         leaders: modalities that come first where nothing is given, and their steps, as in --leaders image=10.
@@ -70,6 +72,7 @@ def sample(
 
     named: dict[str, Any] = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
     named |= {"corrector": corrector, "particles": particles, "population": population, "leaders": leaders, "refine": refine}
+    named |= {"token_solver": token_solver}
     options = {k: v for k, v in named.items() if v is not None}
     recorder = Recorder() if diagnostics else None
     with progress("sampling") as bar:

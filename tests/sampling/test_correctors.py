@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from polyscore.errors import PolyscoreError
-from polyscore.oracles import GaussianDenoiser
+from polyscore.oracles import GaussianDenoiser, TokenTableDenoiser
 from polyscore.paths import VE, VPSDE, Cosine, RectifiedFlow
 from polyscore.product import Product, Term
 from polyscore.sampling import Gibbs, Langevin, SNRLangevin, Streams, Walk, make_corrector, sample
+from polyscore.tokens import Absorbing
 
 LAW = GaussianDenoiser([0.7], 0.25, {"x": VPSDE()})
 
@@ -133,16 +134,54 @@ def test_norms_per_sample_make_results_independent_of_batch_mates() -> None:
         assert torch.allclose(whole, part, atol=1e-12) is same
 
 
-def test_correctors_have_names() -> None:
-    """A name, or a name with its number, is the object."""
-    assert make_corrector("langevin") == Langevin() and make_corrector("langevin:0.1") == Langevin(size=0.1)
-    assert make_corrector("snr:0.2") == SNRLangevin(0.2) and make_corrector("gibbs:2") == Gibbs(2)
-    assert make_corrector("none") is None and make_corrector(Langevin(3)) == Langevin(3)
-    named, made = (sample(LAW, 4, steps=4, corrector=c)["x"] for c in ("langevin:0.1", Langevin(size=0.1)))
-    assert torch.equal(named, made)
-    for wrong, words in (("best", "expected one of none, langevin"), ("snr:fast", "positive number behind snr:, found 'fast'")):
-        with pytest.raises(PolyscoreError, match=words):
-            make_corrector(wrong)
-    for wrong in ("langevin:", "langevin:-1", "gibbs:1.5", "none:1"):
-        with pytest.raises(PolyscoreError, match=f"corrector '{wrong}': expected"):
-            make_corrector(wrong)
+@pytest.mark.parametrize(
+    ("text", "corrector"),
+    [
+        ("langevin", Langevin()),
+        ("langevin:0.1", Langevin(size=0.1)),
+        ("langevin:0.1:3:when=before", Langevin(3, 0.1, "before")),
+        ("snr:0.2", SNRLangevin(0.2)),
+        ("snr:norm=batch:observed=true", SNRLangevin(norm="batch", observed=True)),
+        ("gibbs:2:rounds=3", Gibbs(2, 3)),
+        ("none", None),
+        (Langevin(3), Langevin(3)),
+    ],
+)
+def test_correctors_by_name(text, corrector) -> None:
+    assert make_corrector(text) == corrector
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gibs", "expected one of none, langevin, snr, gibbs"),
+        ("gibbs:two", "sites: expected a whole number of at least 0, found 'two'"),
+        ("gibbs:1.5", "expected a whole number"),
+        ("langevin:", "size: expected a number of at least 0, found ''"),
+        ("langevin:-1", "size: expected a number of at least 0"),
+        ("langevin:nan", "expected a number"),
+        ("langevin:when=never", "when: expected one of before, same, after, found 'never'"),
+        ("snr:observed=maybe", "expected true or false"),
+        ("langevin:colour=red", "expected at most size, steps, when, each once, found 'colour=red'"),
+        ("langevin:0.1:size=0.2", "found 'size=0.2'"),
+        ("none:1", "expected no values"),
+    ],
+)
+def test_wrong_names_of_correctors(text, words) -> None:
+    with pytest.raises(PolyscoreError, match=words):
+        make_corrector(text)
+
+
+def test_a_named_corrector_runs_and_wants_its_kind_of_modality() -> None:
+    options = {"steps": 5, "seed": 1}
+    found = sample(LAW, 20, corrector="langevin:0.2:2", **options)
+    assert torch.equal(found["x"], sample(LAW, 20, corrector=Langevin(2, 0.2), **options)["x"])
+    assert found.info["corrector"] == repr(Langevin(2, 0.2))
+    with pytest.raises(PolyscoreError, match="expected a token modality"):
+        sample(LAW, 2, corrector="gibbs", **options)
+    with pytest.raises(PolyscoreError, match="expected a token modality"):
+        sample(LAW, 2, token_solver="confidence", **options)
+    tokens = TokenTableDenoiser({"word": Absorbing(2)}, {"word": torch.tensor([[0, 0], [1, 1]])})
+    for name in ("snr", "langevin"):
+        with pytest.raises(PolyscoreError, match="expected a Gaussian modality"):
+            sample(tokens, 2, corrector=name, **options)

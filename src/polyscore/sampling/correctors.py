@@ -15,12 +15,13 @@ from torch import Tensor
 
 from polyscore.denoisers import State
 from polyscore.errors import PolyscoreError
-from polyscore.paths import VariancePreserving
+from polyscore.named import Named, make_named
+from polyscore.paths import GaussianPath, VariancePreserving
 from polyscore.predictions import Prediction
 from polyscore.sampling.walk import Walk
 from polyscore.spec import register
 
-__all__ = ["Corrector", "Langevin", "SNRLangevin", "When", "make_corrector"]
+__all__ = ["CORRECTORS", "Corrector", "Langevin", "SNRLangevin", "When", "make_corrector"]
 
 When = Literal["before", "same", "after"]
 Predict = Callable[[State, int], Mapping[str, Any]]
@@ -53,6 +54,7 @@ class Langevin:
 
     def __call__(self, walk: Walk, z: State, i: int, predict: Predict) -> State:
         """The corrected states."""
+        _need_gaussian(walk, self)
         for _ in range(self.steps):
             predictions = predict(z, i)
             z = dict(z)
@@ -89,6 +91,7 @@ class SNRLangevin:
 
     def __call__(self, walk: Walk, z: State, i: int, predict: Predict) -> State:
         """The corrected states."""
+        _need_gaussian(walk, self)
         predictions = {k: p for k, p in predict(z, i).items() if isinstance(p, Prediction) and (self.observed or k in z)}
         noise = {name: walk.noise(name) for name in predictions}
         g = self._norm([p.score for p in predictions.values()]).clamp(min=self.floor)
@@ -114,35 +117,29 @@ class SNRLangevin:
         return each.mean().reshape(1) if self.norm == "batch" else each
 
 
-def _gibbs(sites: float = 1) -> Corrector:
-    from polyscore.sampling.tokens import Gibbs
+def _need_gaussian(walk: Walk, corrector: Corrector) -> None:
+    if not any(isinstance(path, GaussianPath) for path in walk.paths.values()):
+        raise PolyscoreError(f"corrector {type(corrector).__name__}: expected a Gaussian modality, found tokens only: {sorted(walk.paths)}")
 
-    return Gibbs(int(sites))
 
-
-_NAMED: dict[str, Callable[..., Corrector]] = {"langevin": lambda size=0.25: Langevin(size=size), "snr": SNRLangevin, "gibbs": _gibbs}
+CORRECTORS: dict[str, tuple[Callable[..., Corrector], tuple[str, ...]]] = {
+    "langevin": (Langevin, ("size", "steps", "when")),
+    "snr": (SNRLangevin, ("snr", "when", "norm", "observed", "limit")),
+}
+"""By name, with the fields that may be written after it; `polyscore.sampling.tokens` adds its own."""
 
 
 def make_corrector(corrector: str | Corrector | None) -> Corrector | None:
     """A corrector by name, the given object, or None (also by the name "none").
 
-    "langevin" or "langevin:SIZE", "snr" or "snr:RATIO" (`SNRLangevin`), and for tokens "gibbs" or "gibbs:SITES".
+    "langevin" or "langevin:SIZE", "snr" or "snr:RATIO" (`SNRLangevin`), and for tokens "gibbs" or "gibbs:SITES"; more fields follow by
+    name: "langevin:0.25:steps=2:when=before", "gibbs:1:rounds=3".
 
     Raises:
-        PolyscoreError: an unknown name, or something other than a positive number behind it.
+        PolyscoreError: an unknown name or field, or a value that doesn't fit.
     """
     if not isinstance(corrector, str):
         return corrector
-    name, colon, text = corrector.partition(":")
-    if name == "none" and not colon:
-        return None
-    if name not in _NAMED:
-        raise PolyscoreError(f"corrector {corrector!r}: expected one of none, {', '.join(_NAMED)}, or NAME:NUMBER")
-    try:
-        number = float(text) if colon else 1.0
-    except ValueError:
-        number = math.nan
-    whole = name == "gibbs"
-    if not 0 < number < math.inf or (whole and number % 1):
-        raise PolyscoreError(f"corrector {corrector!r}: expected a positive {'whole ' * whole}number behind {name}:, found {text!r}")
-    return _NAMED[name](number) if colon else _NAMED[name]()
+    known: Named = {"none": (lambda: None, ())} | CORRECTORS
+    found: Corrector | None = make_named(corrector, known, "corrector")
+    return found

@@ -126,8 +126,7 @@ def sample(
     if many is not None and conditioning == "resample":
         raise PolyscoreError("particles: conditioning 'resample' goes back in time, which weights cannot follow; expected another mode")
     chosen = make_solver(solver) if many is None else noisy(make_solver(solver))
-    tokens = _token_solver(denoiser, token_solver)
-    repairs = make_corrector(corrector)
+    tokens, repairs = _token_solver(denoiser, token_solver), make_corrector(corrector)
     options = _Options(steps, chosen, tokens, repairs, many, grid, conditioning, resamplings, callback, dtype, absent, start)
     size = batch_size or n
     started = time.perf_counter()
@@ -141,6 +140,7 @@ def sample(
         "first": first,
         "steps": steps if isinstance(grid, str) else len(grid) - 1,
         "solver": repr(options.solver),
+        "corrector": None if repairs is None else repr(repairs),
         "grid": grid if isinstance(grid, str) else "explicit",
         "conditioning": conditioning if observed else None,
         "given": sorted(observed),
@@ -302,6 +302,8 @@ class _Stepper:
 
 def _token_solver(denoiser: Denoiser, solver: Any) -> Any:
     tokens = any(isinstance(path, TokenPath) for path in denoiser.paths.values())
+    if not tokens and isinstance(solver, str) and solver != "ancestral":
+        raise PolyscoreError(f"token solver {solver!r}: expected a token modality, found none among {sorted(denoiser.paths)}")
     return make_token_solver(solver) if tokens and isinstance(solver, str) else solver
 
 

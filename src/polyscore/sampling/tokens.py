@@ -17,8 +17,9 @@ from torch import Tensor
 from polyscore.denoisers import State
 from polyscore.errors import PolyscoreError
 from polyscore.predictions import TokenPrediction
-from polyscore.sampling.correctors import When
+from polyscore.sampling.correctors import CORRECTORS, When
 from polyscore.sampling.walk import Walk
+from polyscore.spec import register
 from polyscore.tokens.draws import categorical, gumbel, truncate
 from polyscore.tokens.paths import TokenPath
 from polyscore.tokens.posterior import model_posterior
@@ -39,6 +40,7 @@ def _chosen(p: TokenPrediction, truncation: float, temperature: float) -> Tensor
     return truncate(log_probs, truncation)
 
 
+@register
 @dataclass(frozen=True)
 class Ancestral:
     """z_s ~ sum_j p(z_0 = j | z_t) q(z_s | z_t, z_0 = j), the strided posterior of any step t -> s.
@@ -60,6 +62,7 @@ class Ancestral:
         return categorical(weights, walk.uniform(name))
 
 
+@register
 @dataclass(frozen=True)
 class Unmask:
     """Reveal as many masked positions as the path says, in turns: of P positions of all token modalities one every 1/P of the way.
@@ -104,6 +107,7 @@ class Unmask:
         return log_probs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1) + self.noise * t * gumbel(uniform)
 
 
+@register
 @dataclass(frozen=True)
 class Gibbs:
     """Corrector: mask `sites` positions of the token modalities and draw each anew from sum_j p(z_0^l = j | others) q(z_s^l | j).
@@ -119,6 +123,8 @@ class Gibbs:
     def __call__(self, walk: Walk, z: State, i: int, predict: Callable[[State, int], Mapping[str, Any]]) -> State:
         """The corrected states."""
         names = [name for name in z if isinstance(walk.paths[name], TokenPath)]
+        if not any(isinstance(path, TokenPath) for path in walk.paths.values()):
+            raise PolyscoreError(f"corrector Gibbs: expected a token modality, found none among {sorted(walk.paths)}")
         for _ in range(self.rounds if names else 0):
             uniform = {n: walk.streams.uniform(f"{n}/gibbs", (*walk.shapes[n], 2)) for n in names}
             here = self._sites({n: uniform[n][..., 0] for n in names})
@@ -138,6 +144,9 @@ class Gibbs:
         alpha, beta, gamma = (float(v) for v in walk.paths[name].cumulative(walk.times[i]))
         tokens = alpha * p.log_probs.exp() + beta
         return categorical(torch.cat([tokens, torch.full_like(tokens[..., :1], gamma)], -1), uniform)
+
+
+CORRECTORS["gibbs"] = (Gibbs, ("sites", "rounds", "when"))
 
 
 def redraw(walk: Walk, z: State, fixed: State, rows: Tensor, rounds: int, predict: Callable[[State], Mapping[str, Any]]) -> State:
