@@ -9,17 +9,32 @@ import torch
 
 from polyscore.recipes.oracle_checks import cdcd
 from polyscore.recipes.tables import Measured, read_table
+from polyscore.sampling import sample
 
 torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("check", cdcd.CHECKS, ids=lambda c: c.__name__)
 def test_every_number_is_within_its_bounds(check: object) -> None:
-    small = {cdcd.beats: {"clips": 3}, cdcd.closed_form: {"K": 64, "L": 40}, cdcd.strides: {"n": 6000}}
+    small = {cdcd.beats: {"clips": 3}, cdcd.closed_form: {"K": 64, "L": 40}, cdcd.strides: {"n": 6000}, cdcd.beside_pixels: {"steps": 20}}
     found = check(1, **small.get(check, {}))  # type: ignore[operator,call-overload]
     assert found
+    if check is cdcd.beside_pixels:
+        assert len(found) == 7
     for name, (value, reach) in found.items():
         assert Measured(name, [value], reach).met is not False, (name, value)
+
+
+def test_samples_at_no_value_count_as_wrong() -> None:
+    values = {"picture": torch.tensor([[-1.5], [1.5]]), "word": torch.tensor([[0, 1], [1, 2]])}
+    made = {"picture": torch.tensor([[-1.4], [1.6], [0.0], [1.5]]), "word": torch.tensor([[0, 1], [1, 2], [0, 1], [1, 1]])}
+    assert cdcd._cells(made, values).tolist() == [[0.25, 0.0], [0.0, 0.25]]
+
+
+def test_the_toy_beside_pixels_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both letters revealed in one step come apart: no exact sampler."""
+    monkeypatch.setattr(cdcd, "sample", lambda *a, **k: sample(*a, **{**k, "steps": 1, "token_solver": "ancestral"}))
+    assert max(value for value, _ in cdcd.beside_pixels(0, n=400).values()) > 0.1
 
 
 def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,12 @@ def test_met_is_computed_from_the_values():
     assert Measured("a", [1.0, 2.0, 3.0]).sd == pytest.approx(1.0)
 
 
+def test_small_numbers_stay_what_they_are():
+    row = Measured("a", [1.23456789e-9, -0.0123456789, 0.123456789, 1234.123456789, 0.0], ("<=", 0.0)).row()
+    assert row["values"] == [1.23457e-9, -0.0123457, 0.123457, 1234.123457, 0.0]
+    assert Measured("a", [3.1e-7], ("<=", 1e-6)).row()["mean"] == 3.1e-7
+
+
 def test_tables_come_back_and_become_markdown(tmp_path):
     rows = [Measured("share", [0.9, 1.0], (">=", 0.9), "a paper .8"), Measured("seconds", [3.0])]
     write_table(tmp_path / "digits-x.json", rows, {"command": "polyscore evaluate x", "n": 10, "seeds": [0, 1]})

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from polyscore.composer import Composer
+from polyscore.composer import WEIGHTS, Composer
 from polyscore.data.digits import load_sklearn_digits
 from polyscore.errors import PolyscoreError
 from polyscore.report.demo import one_of_each, run_demo
@@ -65,6 +65,20 @@ def test_the_page_shows_every_part(page):
     assert found.tags.count("audio") == 10 + 10 + 10 + steps
     assert found.tags.count("img") == 2 * 10 + 4 * 10 + 2 * 10 + 2 * steps
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page and '<html lang="en">' in page
+
+
+@pytest.mark.skipif(not (WEIGHTS / "words" / "composer.json").exists(), reason="the weights are not here yet")
+def test_the_page_has_words(tmp_path):
+    """Text drawn and spoken, handwriting and speech read: by the shipped words, beside the shipped digits; most of it right."""
+    page = run_demo(tmp_path, judges=tmp_path, n=2, seeds=1).read_text()
+    parts = dict(re.findall(r"<h2>([^<]+)</h2>(.*?)(?=<h2>|$)", page, flags=re.DOTALL))
+    assert {"Text, drawn and spoken", "Handwriting, read", "Speech, written down"} <= set(parts)
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    assert all(name in parts["Text, drawn and spoken"] for name in names)
+    told = parts["Text, drawn and spoken"]
+    assert told.count("<audio") == 10 and told.count("<img") == 20
+    for title in ("Handwriting, read", "Speech, written down"):
+        assert sum(name in parts[title] for name in names) >= 7, title
 
 
 def test_the_numbers_are_those_of_the_judges(page, tiny_model, tiny_judges):

@@ -15,7 +15,9 @@ from polyscore.paths import VPSDE
 from polyscore.product import Product, Term
 from polyscore.ratios.subset import SubsetGuided
 from polyscore.sampling import Ancestral, Gibbs, Unmask, edit, make_token_solver, sample
+from polyscore.sampling.noise import Streams
 from polyscore.tokens import Absorbing, MaskReplace, UniformReplace, VQDiffusion
+from polyscore.tokens.draws import categorical
 
 torch.set_num_threads(1)
 N = 12_000
@@ -119,6 +121,34 @@ def test_strided_steps_mask_as_the_path_says() -> None:
         assert len(seen) == steps
         for t, share in seen.items():
             assert share == pytest.approx(float(path.cumulative(t)[2]), abs=0.012), t
+
+
+def test_all_steps_are_the_ordinary_sampler() -> None:
+    """Acceptance 16: T steps are one for one the ordinary sampler, q(z_{t-1} | z_t, z_0) by Bayes' rule on one-step matrices."""
+    T, n = 12, 300
+    paths = {"word": VQDiffusion(2, T), "tag": MaskReplace(2, 0.05, 0.85)}
+    table = TokenTableDenoiser.dense(JOINT, paths, LENGTHS)
+    seen: list[State] = []
+    end = sample(table, n, steps=T, token_solver="ancestral", callback=lambda step: seen.append(step.z), seed=4)
+    streams = Streams(4, range(n))
+    z = {name: path.start(1.0, name, (LENGTHS[name],), streams) for name, path in paths.items()}
+    for i in range(T):
+        said = table(z, dict.fromkeys(paths, 1 - i / T))
+        for name, path in paths.items():
+            (a_s, b_s, g_s), (a_t, _, g_t) = ([float(v) for v in path.cumulative(k / T)] for k in (T - i - 1, T - i))
+            alpha, gamma = a_t / a_s, 1 - (1 - g_t) / (1 - g_s)
+            before, step = matrix(a_s, b_s, g_s), matrix(alpha, (1 - alpha - gamma) / 2, gamma)
+            both = before[:2, None] * step.T  # z_0, z_t, z_s
+            posterior = both / both.sum(2, keepdim=True).clamp(min=1e-300)
+            weights = torch.einsum("blj,jblk->blk", said[name].log_probs.exp(), posterior[:, z[name]])
+            z = z | {name: categorical(weights, streams.uniform(name, (LENGTHS[name],)))}
+            assert torch.equal(z[name], seen[i][name]), (i, name)
+    assert all(torch.equal(z[name], end[name]) for name in paths)
+
+
+def matrix(alpha: float, beta: float, gamma: float) -> Tensor:
+    """Rows from, columns to, the mask last, of two tokens."""
+    return torch.tensor([[alpha + beta, beta, gamma], [beta, alpha + beta, gamma], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
 def test_gibbs_repairs_parallel_steps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -54,13 +55,20 @@ class Measured:
         reach = f"{self.reach[0]} {self.reach[1]:g}" if self.reach else None
         return {
             "measure": self.measure,
-            "values": [round(float(v), 6) for v in self.values],
-            "mean": round(self.mean, 6),
-            "sd": round(self.sd, 6),
+            "values": [_rounded(float(v)) for v in self.values],
+            "mean": _rounded(self.mean),
+            "sd": _rounded(self.sd),
             "reach": reach,
             "reference": self.reference,
             "met": self.met,
         }
+
+
+def _rounded(value: float) -> float:
+    """To six decimals, or to six significant digits where these are finer, so that 1e-9 stays what it is."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    return round(value, max(6, 5 - math.floor(math.log10(abs(value)))))
 
 
 def versions() -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from polyscore.metrics.attributes import fgsm
 from polyscore.metrics.beats import beats_score, click_track, onsets, pick_onsets, seconds_with_onsets, white_noise
+from polyscore.paths import VPSDE
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.sampling import edit, sample
 from polyscore.token_oracles import TokenTableDenoiser
@@ -214,6 +216,49 @@ def _variation(table: TokenTableDenoiser, joint: Tensor, given: dict[str, list[i
     return 0.5 * float((share - wanted / wanted.sum()).abs().sum())
 
 
+def beside_pixels(seed: int, n: int = 12_000, steps: int = 30) -> Found:
+    """A toy of three modalities: a picture of three well-separated values, a sound of two, a word of two letters (one of two words).
+
+    Their 12 combinations have random weights. For each of the seven ways to condition: the total variation between samples (half of n where
+    something is given) and the exact law of the combinations, the worst over all that can be given.
+    """
+    joint = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).square()
+    joint /= joint.sum()
+    values = {
+        "picture": torch.tensor([[-1.5], [0.0], [1.5]]),
+        "sound": torch.tensor([[-1.0, 0.5], [1.0, -0.5]]),
+        "word": torch.tensor([[0, 1], [1, 2]]),
+    }
+    places = torch.cartesian_prod(*[torch.arange(k) for k in joint.shape]).unbind(1)
+    entries = {name: value[place] for (name, value), place in zip(values.items(), places, strict=True)}
+    paths = {"picture": VPSDE(), "sound": VPSDE(), "word": Absorbing(3)}
+    table = TokenTableDenoiser(paths, {"word": entries.pop("word")}, joint.flatten(), entries, 0.1)
+    found: Found = {}
+    for subset in (subset for size in range(3) for subset in itertools.combinations(values, size)):
+        worst, many = 0.0, n if not subset else n // 2
+        for cell in itertools.product(*[range(len(values[name])) for name in subset]):
+            given = {name: values[name][k][None] for name, k in zip(subset, cell, strict=True)}
+            at = tuple(cell[subset.index(name)] if name in subset else slice(None) for name in values)
+            exact = torch.zeros_like(joint)
+            exact[at] = joint[at] / joint[at].sum()
+            share = _cells(sample(table, many, given=given, steps=steps, token_solver="random", seed=seed), values)
+            worst = max(worst, 0.5 * float((share - exact).abs().sum() + 1 - share.sum()))
+        title = f"{' + '.join(subset) or 'nothing'} -> {' + '.join(name for name in values if name not in subset)}"
+        found[f"toy beside pixels: total variation, {title}"] = (worst, ("<=", 0.02))
+    return found
+
+
+def _cells(made: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
+    """Shares of samples at each combination of values; what is at none (.6 or more from all) is left out."""
+    gaps = [torch.cdist(made[name].double(), value.double()) for name, value in values.items()]
+    valid = torch.stack([gap.amin(1) < 0.6 for gap in gaps]).all(0)
+    sizes = [len(value) for value in values.values()]
+    index = torch.zeros(len(valid), dtype=torch.int64)
+    for gap, size in zip(gaps, sizes, strict=True):
+        index = index * size + gap.argmin(1)
+    return torch.bincount(index[valid], minlength=math.prod(sizes)).double().reshape(sizes) / len(valid)
+
+
 def importance(seed: int) -> Found:
     """17: the estimator's mean."""
     times, losses = ImportanceTimes(10, warm=2), torch.tensor([9.0, 5.0, 3.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.01])
@@ -276,6 +321,7 @@ CHECKS: tuple[Callable[[int], Found], ...] = (
     contrast,
     shuffles,
     strides,
+    beside_pixels,
     importance,
     beats,
     attack,
