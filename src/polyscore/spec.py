@@ -33,6 +33,7 @@ _ROOMS = (
     "polyscore.sampling",
     "polyscore.adapters.schedulers",
     "polyscore.adapters.pipeline_expert",
+    "polyscore.adapters.autoencoders",
     "polyscore.adapters.codecs",
     "polyscore.metrics.judges",
 )

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from polyscore.adapters.autoencoders import dimensions, scaling_of
 from polyscore.adapters.pipelines import fingerprint as fingerprint_of
 from polyscore.adapters.pipelines import load_pipeline
 from polyscore.codecs.base import Codec
+from polyscore.codecs.foreign import latent_of
 from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.spec import register
 
@@ -35,7 +37,7 @@ class PipelineCodec(Codec):
         fingerprint: of the autoencoder's weights, when stored: others at `source` are then refused.
 
     Raises:
-        CheckpointError: a source that cannot be loaded or has changed.
+        CheckpointError: a source that cannot be loaded or has changed. PolyscoreError: an autoencoder in place of a pipeline.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class PipelineCodec(Codec):
         fingerprint: str | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(source, nn.Module):
+            raise PolyscoreError(f"PipelineCodec: expected a pipeline, found {type(source).__name__} alone (use DiffusersCodec)")
         self._pipe = load_pipeline(source) if isinstance(source, str) else source
         self._vae: Any = (getattr(self._pipe, "vae", None) or getattr(self._pipe, "vqvae", None),)
         parts = [part for part in (self.vae, getattr(self._pipe, "vocoder", None)) if part is not None]
@@ -90,21 +94,20 @@ class PipelineCodec(Codec):
     def _latent(self, x: Tensor) -> Tensor:
         if self.vae is None:
             return x
-        found = self.vae.encode(x.to(self._weight()))
-        raw = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
-        shift, scale = self._scaling(raw)
+        raw, _ = latent_of(self.vae.encode(x.to(self._weight())))
+        shift, scale = scaling_of(self.vae, raw)
         return ((raw - shift) * scale).to(x)
 
     def _data(self, z: Tensor) -> Tensor:
         if self.vae is None:
             return z
-        shift, scale = self._scaling(z)
+        shift, scale = scaling_of(self.vae, z)
         found: Tensor = self.vae.decode((z / scale + shift).to(self._weight()), return_dict=False)[0]
         return found.to(z)
 
     def _frames(self, x: Tensor, function: Any, back: bool = False) -> Tensor:
         """Frames (B, F, C, H, W) one by one through a picture autoencoder, together through a video's; encoding puts C first."""
-        if self.vae is None or _dimensions(self.vae) == 4:
+        if self.vae is None or dimensions(self.vae) == 4:
             found: Tensor = function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
             return found if back else found.transpose(1, 2)
         found = function(x.transpose(1, 2))
@@ -126,17 +129,6 @@ class PipelineCodec(Codec):
 
     def _weight(self) -> Tensor:
         return next(iter(self.vae.parameters()))
-
-    def _scaling(self, like: Tensor) -> tuple[Any, Any]:
-        """Shift and scale: z = (raw - shift) * scale."""
-        config = self.vae.config
-        mean, std = (_statistic(self.vae, name) for name in ("latents_mean", "latents_std"))
-        factor = getattr(config, "scaling_factor", None) or 1.0
-        if mean is not None and std is not None:
-            shape = (1, -1, *[1] * (like.ndim - 2))
-            factor = 1.0 if type(self.vae).__name__ == "AutoencoderKLWan" else factor
-            return mean.reshape(shape).to(like), factor / std.reshape(shape).to(like)
-        return getattr(config, "shift_factor", None) or 0.0, factor
 
 
 def codec_of(expert: Any, data_shape: Sequence[int] | None = None) -> PipelineCodec:
@@ -173,17 +165,6 @@ def frames_a_second(pipe: Any, call: Any) -> float:
     if own is not None:
         return float(call.get("frame_rate") or own.default)
     return 16.0 if type(pipe).__name__.startswith("Wan") else 8.0
-
-
-def _statistic(vae: nn.Module, name: str) -> Tensor | None:
-    value = dict(vae.named_buffers()).get(name)
-    value = getattr(vae.config, name, None) if value is None else value
-    return None if value is None else torch.as_tensor(value, dtype=torch.float32)
-
-
-def _dimensions(vae: nn.Module) -> int:
-    """4 for pictures, 5 for videos: the rank of what the encoder's convolutions take."""
-    return 5 if any(isinstance(m, nn.Conv3d) for m in vae.modules()) else 4
 
 
 def _log_mel(x: Tensor, vocoder: Any) -> Tensor:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from polyscore.codecs.base import Chain, Codec, Identity
+from polyscore.codecs.base import Chain, Codec, Identity, Reshape
 from polyscore.codecs.clips import SoundClip, VideoClip
+from polyscore.codecs.foreign import ForeignCodec
 from polyscore.codecs.letters import Letters
 from polyscore.codecs.linear import PCA
 from polyscore.codecs.mel import LogMel
+from polyscore.codecs.standard import Standardised
 from polyscore.codecs.vae import RAE, VAE
 from polyscore.codecs.vq import VQ, ForeignTokens
 
-__all__ = ["PCA", "RAE", "VAE", "VQ", "Chain", "Codec", "ForeignTokens", "Identity", "Letters", "LogMel", "SoundClip", "VideoClip"]
+__all__ = [
+    "PCA",
+    "RAE",
+    "VAE",
+    "VQ",
+    "Chain",
+    "Codec",
+    "ForeignCodec",
+    "ForeignTokens",
+    "Identity",
+    "Letters",
+    "LogMel",
+    "Reshape",
+    "SoundClip",
+    "Standardised",
+    "VideoClip",
+]

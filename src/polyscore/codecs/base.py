@@ -1,4 +1,4 @@
-"""The codec protocol, and the two codecs that hold no weights of their own."""
+"""The codec protocol, and codecs that hold no weights of their own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from polyscore.errors import DataError
 from polyscore.spec import register
 
-__all__ = ["Chain", "Codec", "Identity"]
+__all__ = ["Chain", "Codec", "Identity", "Reshape", "spread_of"]
 
 
 class Codec(nn.Module, abc.ABC):
@@ -52,6 +53,23 @@ class Identity(Codec):
 
 
 @register
+class Reshape(Codec):
+    """z = x in another shape of as many numbers: a mono track (1, L) as a waveform (L,), a video (F, C, H, W) as a picture (F C, H, W)."""
+
+    def __init__(self, shape: Sequence[int], latent_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.data_shape, self.latent_shape = tuple(shape), tuple(latent_shape)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, *shape) -> (B, *latent_shape)."""
+        return x.reshape(len(x), *self.latent_shape)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, *latent_shape) -> (B, *shape)."""
+        return z.reshape(len(z), *self.data_shape)
+
+
+@register
 class Chain(Codec):
     """Codecs one after the other, data side first: `Chain([LogMel(...), VAE(...)])` is a waveform codec with a VAE latent."""
 
@@ -78,3 +96,15 @@ class Chain(Codec):
         for stage in reversed(self.stages):
             z = cast(Codec, stage).decode(z)
         return z
+
+
+def spread_of(mean: Tensor, deviation: Tensor | float = 0.0) -> Tensor:
+    """Standard deviation of each dimension of samples of N posteriors (N, *shape): that of the means, and the mean posterior variance.
+
+    Raises:
+        DataError: fewer than two of them.
+    """
+    if len(mean) < 2:
+        raise DataError(f"latent statistics: expected at least 2 samples, found {len(mean)}")
+    own = deviation.square().mean(0) if isinstance(deviation, Tensor) else deviation**2
+    return (mean.var(0) + own).sqrt()

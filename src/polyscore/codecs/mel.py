@@ -88,7 +88,7 @@ class LogMel(Codec):
     def decode(self, z: Tensor) -> Tensor:
         """(B, n_mels, frames) -> (B, samples)."""
         mel = ((z * self.std + self.mean).clamp(max=12).exp() - self.floor).clamp_min(0)
-        magnitude = functional.pad(self._linear(mel), (0, 1))
+        magnitude = functional.pad(self._linear(mel), (0, 1 + self.samples // self.hop - self.latent_shape[1]))
         wave = griffin_lim(magnitude, self._window, self.hop, self.samples, self.iterations)
         return wave / wave.abs().amax(-1, keepdim=True).clamp_min(1)
 

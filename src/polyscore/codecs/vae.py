@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from polyscore.codecs.base import Codec
+from polyscore.codecs.base import Codec, spread_of
 from polyscore.spec import register
 
 __all__ = ["RAE", "VAE", "Autoencoder"]
@@ -58,9 +58,11 @@ class Autoencoder(Codec):
 
         mean and deviation are (N, latent). The variance is that of the means plus the mean of the posterior variances, so a dimension
         that carries nothing keeps its prior's scale. Without deviations the means themselves are standardised.
+
+        Raises:
+            DataError: fewer than two posteriors.
         """
-        own = deviation.square().mean(0) if isinstance(deviation, Tensor) else deviation**2
-        spread = (mean.var(0) + own).sqrt()
+        spread = spread_of(mean, deviation)
         self.shift.add_(self.scale * mean.mean(0))
         self.scale.mul_(spread.clamp_min(1e-4))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from polyscore.data.download import sha256_of
 from polyscore.errors import DataError
 
-__all__ = ["FORMAT", "MANIFEST", "FolderData", "read_manifest"]
+__all__ = ["FORMAT", "MANIFEST", "FolderData", "missing", "read_manifest"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -55,6 +55,7 @@ class FolderData:
         self.modalities: dict[str, dict[str, Any]] = manifest["modalities"]
         self.classes: list[str] | None = manifest["classes"]
         self.errors: list[dict[str, str]] = manifest["errors"]
+        self.fingerprint: str = manifest["fingerprint"]
         self.names: list[str] = [name for shard in manifest["shards"] for name in shard["names"]]
         self._shards = [self._load(shard) for shard in manifest["shards"]]
         self._ends = list(accumulate(shard["count"] for shard in manifest["shards"]))
@@ -71,6 +72,20 @@ class FolderData:
             "masks": {m: self._gather(f"mask.{m}", places) for m in self.modalities},
             "labels": None if self.classes is None else self._gather("labels", places),
         }
+
+    def values(self, modality: str, indices: Sequence[int]) -> Tensor:
+        """One modality of the samples at these indices, (B, *shape)."""
+        return _as_values(self._gather(f"data.{modality}", [self._place(int(i)) for i in indices]))
+
+    def mask(self, modality: str) -> Tensor:
+        """Which samples have a modality, (N,) bool.
+
+        Raises:
+            DataError: the data set has no such modality.
+        """
+        if modality not in self.modalities:
+            raise DataError(f"{self.folder}: expected one of the modalities {', '.join(self.modalities)}, found {modality!r}")
+        return torch.cat([shard[f"mask.{modality}"] for shard in self._shards])
 
     def batches(self, size: int, *, seed: int | None = None, epoch: int = 0, drop_last: bool = False) -> Iterator[dict[str, Any]]:
         """One pass in batches of `size`: in order, or shuffled by `seed` and `epoch` (the same pair gives the same order)."""
@@ -101,6 +116,11 @@ class FolderData:
 
     def _gather(self, key: str, places: Sequence[tuple[int, int]]) -> Tensor:
         return torch.stack([self._shards[shard][key][row] for shard, row in places])
+
+
+def missing(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """{NAME: True where present} as {NAME_missing: True where absent}, which objectives read; none where a modality never lacks."""
+    return {f"{name}_missing": ~mask for name, mask in masks.items() if not bool(mask.all())}
 
 
 def _as_values(value: Tensor) -> Tensor:

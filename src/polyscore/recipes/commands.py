@@ -14,6 +14,7 @@ from polyscore.recipes.digits.joint import JOINT_TRAINING, OBJECTIVE, Mixture, N
 from polyscore.recipes.digits.judges import train_judge
 from polyscore.recipes.faces import commands as faces
 from polyscore.recipes.mmdisco.commands import RECIPES, TRAINERS
+from polyscore.recipes.own import commands as own
 from polyscore.recipes.polymnist import commands as polymnist
 from polyscore.recipes.product import commands as product
 from polyscore.terminal import progress, say
@@ -208,7 +209,7 @@ RECIPE |= dance.RECIPE
 TRAIN |= text.TRAIN
 EVALUATE |= text.EVALUATE
 RECIPE |= text.RECIPE
-TRAIN |= polymnist.TRAIN | faces.TRAIN
+TRAIN |= own.TRAIN | polymnist.TRAIN | faces.TRAIN
 EVALUATE |= polymnist.EVALUATE | faces.EVALUATE
 TRAIN |= product.TRAIN
 EVALUATE |= product.EVALUATE

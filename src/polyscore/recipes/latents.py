@@ -13,6 +13,7 @@ from torch import Tensor
 
 from polyscore.checkpoint import load_module, save_module
 from polyscore.denoisers import Expert
+from polyscore.errors import PolyscoreError
 from polyscore.networks.mixture import JointMixture
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.ratios.contrastive import Contextual, ContrastiveEncoder
@@ -143,9 +144,15 @@ def fit_mixture(
 def shared_groups(
     encoder: ContrastiveEncoder, latents: Mapping[str, Tensor], here: Mapping[str, Tensor], groups: int, seed: int = 0
 ) -> Tensor:
-    """Clusters (N,) of the mean embedding of what is `here` {modality: (N,) bool} of each tuple (k-means)."""
+    """Clusters (N,) of the mean embedding of what is `here` {modality: (N,) bool} of each tuple (k-means).
+
+    Raises:
+        PolyscoreError: more groups than tuples.
+    """
     from sklearn.cluster import KMeans
 
+    if (count := len(next(iter(latents.values())))) < groups:
+        raise PolyscoreError(f"mixture: {groups} groups, expected at most one for each of the {count} tuples")
     embedding = encoder.mean({name: value[:, 0] for name, value in latents.items()}, here)
     found = KMeans(groups, n_init=4, random_state=seed).fit(embedding.numpy())
     return torch.as_tensor(found.labels_).long()
