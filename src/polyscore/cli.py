@@ -17,7 +17,19 @@ SolverName = Literal[
     "dpmpp", "dpmpp3m", "dpmpp3m_full", "dpmpp_sde", "ddim", "ddpm", "heun", "euler", "euler_maruyama", "euler_maruyama_even"
 ]
 # Options written as `--given image=a.png speech=b.wav`.
-_KEYED = ("--given", "--seen", "--leaders", "--expert", "--experts", "--strength", "--reliability", "--scale", "--prior", "--mask")
+_KEYED = (
+    "--given",
+    "--content",
+    "--seen",
+    "--leaders",
+    "--expert",
+    "--experts",
+    "--strength",
+    "--reliability",
+    "--scale",
+    "--prior",
+    "--mask",
+)
 
 
 def sample(
@@ -35,6 +47,7 @@ def sample(
     corrector: str | None = None,
     grid: Literal["uniform", "log_snr", "centred", "karras", "score_sde"] | None = None,
     guidance: float | None = None,
+    label: int | list[int] | None = None,
     leaders: dict[str, int] | None = None,
     refine: int | None = None,
     particles: int | None = None,
@@ -59,7 +72,8 @@ def sample(
         corrector: run at every step, at the price of more evaluations: langevin, langevin:SIZE, snr, snr:RATIO, gibbs or gibbs:SITES
             (tokens), more fields by name as in gibbs:1:rounds=2; none turns the model's own off.
         grid: spacing of the times.
-        guidance: strength of subset guidance.
+        guidance: strength of subset guidance, or of the label's (0: none).
+        label: class of a class-conditional model, as in --label 3; several are taken in turn, as in --label '[0, 1, 2]'.
         leaders: modalities that come first where nothing is given, and their steps, as in --leaders image=10.
         refine: steps of the refiners of decoded data, where the model has some.
         particles: weighted particles a sample, which make guidance exact (docs/product.md).
@@ -72,7 +86,7 @@ def sample(
 
     named: dict[str, Any] = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
     named |= {"corrector": corrector, "particles": particles, "population": population, "leaders": leaders, "refine": refine}
-    named |= {"token_solver": token_solver}
+    named |= {"token_solver": token_solver, "label": label}
     options = {k: v for k, v in named.items() if v is not None}
     recorder = Recorder() if diagnostics else None
     with progress("sampling") as bar:
@@ -84,6 +98,49 @@ def sample(
         from polyscore.report.diagnostics import write_diagnostics
 
         write_diagnostics(recorder, out)
+    say(f"{len(files)} files in {out}")
+
+
+def edit(
+    content: dict[str, str],
+    model: str = "digits",
+    out: str = "outputs/edited",
+    start: float = 0.5,
+    n: int = 4,
+    given: dict[str, str] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    steps: int | None = None,
+    solver: SolverName | dict[str, SolverName] | None = None,
+    token_solver: str | None = None,
+    corrector: str | None = None,
+    guidance: float | None = None,
+    label: int | list[int] | None = None,
+) -> None:
+    """Change what is there: corrupt it part of the way to noise, and sample from there.
+
+    Args:
+        content: files of the modalities to change, as in --content image=seven.png.
+        model: folder of a composer, a shipped name (digits) or a hub id.
+        out: folder for the results.
+        start: share of the way to noise; near 0 little changes, 1 keeps nothing.
+        n: number of changed versions.
+        given: files of observed modalities that the change must fit, as in --given word=three; those in neither are left out.
+        seed: version i depends on (seed, i) only.
+        batch_size: versions at a time.
+        steps: of a whole sampling, of which the last start * steps are taken; by default the model's own.
+        solver: by default the model's own; one for all modalities, or one for each.
+        token_solver: of token modalities, see `polyscore sample --help`.
+        corrector: run at every step, see `polyscore sample --help`.
+        guidance: strength of subset guidance, or of the label's.
+        label: class of a class-conditional model.
+    """
+    from polyscore import generate
+
+    named = {"steps": steps, "solver": solver, "token_solver": token_solver, "corrector": corrector, "guidance": guidance, "label": label}
+    options: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
+    with progress("editing") as bar:
+        files = generate.edit(model, out, content, start, n, given, seed, batch_size, options, bar)
     say(f"{len(files)} files in {out}")
 
 
@@ -117,7 +174,7 @@ def _commands() -> dict[str, Any]:
     from polyscore.data.commands import DATA
     from polyscore.recipes.commands import EVALUATE, RECIPE, TRAIN
 
-    own = {"demo": demo, "sample": sample, "compose": compose, "join": join}
+    own = {"demo": demo, "sample": sample, "edit": edit, "compose": compose, "join": join}
     return own | {"train": TRAIN, "evaluate": EVALUATE, "recipe": RECIPE, "inspect": inspect, "data": DATA}
 
 

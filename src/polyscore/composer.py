@@ -19,11 +19,13 @@ from polyscore.codecs.base import Codec
 from polyscore.denoisers import Denoiser
 from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.files import write_text
+from polyscore.labels import guided_by_label, labels_of
 from polyscore.media.prepare import read_prepared, write_prepared
 from polyscore.paths import GaussianPath
 from polyscore.ratios.glimpse import Glimpsed
 from polyscore.ratios.subset import SubsetGuided
 from polyscore.refiner import Refiner
+from polyscore.sampling.editing import edit
 from polyscore.sampling.loop import Samples, sample
 from polyscore.sampling.noise import mix
 from polyscore.sampling.processes import sample_across
@@ -36,7 +38,8 @@ __all__ = ["SHIPPED", "Composer", "fingerprint"]
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
-OWN = ("guidance", "window", "leaders", "rest", "again", "refine")
+OWN = ("guidance", "window", "label", "leaders", "rest", "again", "refine")
+NOT_OF_EDITS = ("grid", "leaders", "rest", "again", "particles", "population")
 SHIPPED = ("digits", "words")
 """Names of the composers whose weights come with the package."""
 
@@ -155,9 +158,22 @@ class Composer:
         chosen = self.refiners if refine else {}
         return data | {n: chosen[n].refine(x, refine, mix(seed, n), first) for n, x in data.items() if n in chosen}
 
-    def operator(self, guidance: float = 0.0, window: tuple[float, float] = (0.0, 1.0)) -> Denoiser:
-        """The denoiser, with subset guidance of the given strength."""
-        return SubsetGuided(self.denoiser, guidance, window) if guidance and len(self.denoiser.paths) > 1 else self.denoiser
+    def operator(self, guidance: float = 0.0, window: tuple[float, float] = (0.0, 1.0), labels: Tensor | None = None) -> Denoiser:
+        """The denoiser, with guidance of the given strength: of subsets, or of labels (n,) where there is one modality only."""
+        if not guidance:
+            return self.denoiser
+        if len(self.denoiser.paths) > 1:
+            return SubsetGuided(self.denoiser, guidance, window)
+        return self.denoiser if labels is None else guided_by_label(self.denoiser, labels, guidance, window)
+
+    def _operator(self, n: int, options: dict[str, Any]) -> tuple[Denoiser, dict[str, Any]]:
+        """What is sampled, and the options of `polyscore.sampling.sample`: guidance, window and label are taken out of them."""
+        rest = dict(options)
+        guidance, window, label = rest.pop("guidance", 0.0), tuple(rest.pop("window", (0.0, 1.0))), rest.pop("label", None)
+        if label is None:
+            return self.operator(guidance, window), rest
+        labels = labels_of(self.denoiser, label, n, rest.get("first", 0))
+        return self.operator(guidance, window, labels), rest | {"condition": labels}
 
     def sample_latents(
         self,
@@ -170,7 +186,7 @@ class Composer:
     ) -> Samples:
         """Latents of n samples given latents, and given parts of the *data* of others (NaN: not seen); options as in `sample`."""
         chosen = _checked({"start": self.start, **self.defaults, **options})
-        denoiser = self.operator(chosen.pop("guidance", 0.0), tuple(chosen.pop("window", (0.0, 1.0))))
+        denoiser, chosen = self._operator(n, chosen)
         leaders, again, rest, _ = (chosen.pop(name, None) for name in ("leaders", "again", "rest", "refine"))
         if partly:
             decode = {name: self.codecs[name].decode for name in partly if name in self.codecs}
@@ -187,7 +203,8 @@ class Composer:
             n: number of samples. given: observed data, (n, *data_shape), or (1, *data_shape) for all. Entries that are NaN are not
                 seen: what is seen of such a modality guides it (`polyscore.ratios.glimpse`), and all of it is generated.
             seed: sample i depends on (seed, i) only.
-            options: `guidance` (strength of subset guidance), `window`; where nothing is given, `leaders` (modalities that come first, and
+            options: `guidance` (strength of subset guidance, or of the label's), `window`; `label` (a class, or several that the samples
+                take in turn) of a class-conditional model; where nothing is given, `leaders` (modalities that come first, and
                 their steps: `polyscore.sampling.stages`), `rest` (steps of the others, in place of `steps`) and `again` (steps in which the
                 first leader is redrawn); `refine` (steps of the refiners); and those of `polyscore.sampling.sample`
                 (steps, solver, grid, corrector, conditioning, batch_size, callback, ...).
@@ -204,6 +221,58 @@ class Composer:
         known = {name: value.expand(n, *value.shape[1:]) for name, value in (given or {}).items() if name in whole}
         data = made | known
         return Samples({name: data[name] for name in self.modalities}, latents.info | {"latents": dict(latents)})
+
+    @property
+    def edit_defaults(self) -> dict[str, Any]:
+        """The defaults that hold for an edit, too."""
+        return {name: value for name, value in self.defaults.items() if name not in NOT_OF_EDITS}
+
+    def edit_latents(
+        self,
+        content: Mapping[str, Tensor],
+        start: float = 0.5,
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Samples:
+        """Latents changed from `start` on, given latents of others; options as in `edit`."""
+        if foreign := sorted(set(options) & set(NOT_OF_EDITS)):
+            raise PolyscoreError(f"edit: expected none of the options {', '.join(NOT_OF_EDITS)}, found {foreign[0]!r}")
+        n = max((len(z) for z in content.values()), default=1)
+        denoiser, chosen = self._operator(n, _checked(self.edit_defaults | options))
+        chosen.pop("refine", None)
+        known = dict(given or {})
+        chosen["absent"] = {*self.modalities} - set(content) - set(known)
+        return edit(denoiser, {name: z.expand(n, *z.shape[1:]) for name, z in content.items()}, start, given=known, seed=seed, **chosen)
+
+    def edit(
+        self, content: Mapping[str, Tensor], start: float = 0.5, *, given: Mapping[str, Tensor] | None = None, seed: int = 0, **options: Any
+    ) -> Samples:
+        """Change data that is there: it is corrupted to the share `start` of the way to noise and sampled from there.
+
+            other = composer.edit({"image": pictures}, 0.6, given={"speech": spoken})
+
+        Little of the content is left near start 1; at start 1 / steps it is hardly changed. A modality in neither `content` nor `given`
+        is left out, as if it were never seen.
+
+        Args:
+            content: data to change, (n, *data_shape), of one modality or more. given: observed data, (n, *data_shape) or (1, *data_shape).
+            start: in (0, 1]; only the last floor(steps * start) steps are taken.
+            seed: row i depends on (seed, i) only. options: as of `sample`, without grid, leaders, rest, again, particles and population.
+
+        Returns:
+            The changed and the given modalities; `.info` as of `sample`.
+
+        Raises:
+            PolyscoreError: as `polyscore.sampling.edit`.
+        """
+        latents = self.edit_latents(self.encode(content), start, given=self.encode(given or {}), seed=seed, **options)
+        fine = {"refine": {**self.defaults, **options}.get("refine") or 0, "seed": seed, "first": options.get("first", 0)}
+        made = self.decode({name: z for name, z in latents.items() if name in content}, **fine)
+        n = len(next(iter(made.values())))
+        known = {name: value.expand(n, *value.shape[1:]) for name, value in (given or {}).items() if name in latents}
+        return Samples(known | made, latents.info | {"latents": dict(latents)})
 
     def save(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
         """Write a folder: `composer.json`, one safetensors and one JSON file a codec, and the denoiser's."""

@@ -23,7 +23,7 @@ from polyscore.sampling.loop import Step
 from polyscore.sampling.tokens import partial
 from polyscore.spec import from_spec, to_spec
 
-__all__ = ["fingerprint", "generate", "repeat"]
+__all__ = ["edit", "fingerprint", "generate", "repeat"]
 
 Progress = Callable[[int, int], None]
 RUN = {"model": str, "weights": str, "n": int, "seed": int, "batch_size": int, "options": dict, "given": dict}
@@ -64,6 +64,37 @@ def generate(
     rows = composer.encode({name: value for name, value in data.items() if name not in partly})
     run = _run(composer, model, n, rows, seed, batch_size, options or {}) | ({"partly": _packed(partly)} if partly else {})
     return _write_run(composer, run, rows, Path(out), progress, recorder, partly)
+
+
+def edit(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    content: Mapping[str, str | os.PathLike[str]],
+    start: float = 0.5,
+    n: int = 4,
+    given: Mapping[str, str | os.PathLike[str]] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """n changes of what is in the files `content`, as `Composer.edit` makes them: OUT/0000_image.png, ...; otherwise as `generate`.
+
+    Raises:
+        PolyscoreError: any input that cannot be used; nothing is half-written.
+    """
+    for name, value in (("batch_size", batch_size), ("n", n)):
+        if value < 1:
+            raise PolyscoreError(f"{name} is {value}, expected at least 1")
+    twice = sorted(set(content) & set(given or {}))
+    if twice or not content:
+        found = f"{twice[0]!r} in both" if twice else "none"
+        raise PolyscoreError(f"edit: expected content of a modality that is not given, found {found}")
+    composer = Composer.load(model)
+    rows, begin = (composer.encode({name: composer.read(name, path) for name, path in files.items()}) for files in (given or {}, content))
+    run = _run(composer, model, n, rows, seed, batch_size, options or {}) | {"content": _packed(begin), "start": start}
+    run["options"] = to_spec(composer.edit_defaults | dict(options or {}))
+    return _write_run(composer, run, rows, Path(out), progress)
 
 
 def _glimpse(composer: Composer, data: Mapping[str, Tensor], name: str, half: str) -> Tensor:
@@ -115,7 +146,9 @@ def _write_run(
     recorder: Callable[[Step], None] | None = None,
     partly: Mapping[str, Tensor] | None = None,
 ) -> list[Path]:
+    begin = {name: _unpack(value, "content") for name, value in dict(run.get("content", {})).items()}
     made = [name for name in composer.modalities if name not in given or partial(composer.denoiser.paths[name], given[name])]
+    made = [name for name in made if name in begin] if begin else made
     if not made:
         raise PolyscoreError(f"given: all modalities ({', '.join(composer.modalities)}) are given, nothing is left to generate")
     files: list[Path] = []
@@ -125,15 +158,13 @@ def _write_run(
         files += paths.values()
         if share(all(_same(path, run) for path in paths.values())):
             continue
-        latents = composer.sample_latents(
-            len(rows),
-            given=given,
-            partly=partly,
-            seed=run["seed"],
-            first=start,
-            callback=_bar(progress, start, run, recorder),
-            **from_spec(run["options"]),
-        )
+        options = {"given": given, "seed": run["seed"], "first": start, "callback": _bar(progress, start, run, recorder)}
+        options |= from_spec(run["options"])
+        if begin:
+            content = {name: value.expand(len(rows), *value.shape[1:]) for name, value in begin.items()}
+            latents = composer.edit_latents(content, run["start"], **options)
+        else:
+            latents = composer.sample_latents(len(rows), partly=partly, **options)
         fine = {"refine": run["options"].get("refine") or 0, "seed": run["seed"], "first": start}
         data = composer.decode({name: latents[name] for name in {*made, *_sounds(composer, made)}}, **fine)
         values = {(i, name): data[name][i - start] for i, name in paths}

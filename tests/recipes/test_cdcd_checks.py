@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from polyscore.cli import main
 from polyscore.recipes.oracle_checks import cdcd
 from polyscore.recipes.tables import Measured, read_table
 from polyscore.sampling import sample
@@ -41,4 +42,6 @@ def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cdcd, "CHECKS", (cdcd.transitions, cdcd.shuffles))
     rows = cdcd.checks_table(str(tmp_path / "cdcd-checks.json"), (0, 1))
     assert all(row.met for row in rows)
+    assert main(["evaluate", "cdcd-checks", "--out", str(tmp_path / "again.json"), "--seeds", "[0]"]) == 0
+    assert read_table(tmp_path / "again.json")["protocol"]["seeds"] == [0]
     assert len(read_table(tmp_path / "cdcd-checks.json")["rows"]) == len(rows) == 7

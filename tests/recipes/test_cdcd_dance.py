@@ -137,7 +137,7 @@ def test_table_and_videos(data: Path, tmp_path: Path) -> None:
     seeing = DanceTable(str(tmp_path / "seeing"), str(tmp_path / "seeing.json"), str(data), (0,), 3, 1, QUICK, visual=True)
     seeing.run()
     assert seeing.studio.features(seeing.studio.test)["visual"].shape[1:] == VISUAL
-    assert [f.suffix for f in dance_videos(seeing.folder, str(tmp_path / "seen"), 1, 0, "vanilla", str(data))] == [".mp4"] * 2
+    assert [f.suffix for f in dance_videos(seeing.folder, str(tmp_path / "seen"), 1, 0, "vanilla", str(data), 2, "left")] == [".mp4"] * 2
     files = dance_videos(folder, str(tmp_path / "videos"), 1, 0, "step-intra", str(data))
     assert [f.name for f in files] == ["D0_008.4_made.mp4", "D0_008.4_real.mp4"]
     video = read_video(files[0])

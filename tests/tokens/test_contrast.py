@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from polyscore.checkpoint import load_tensors
 from polyscore.denoisers import Expert
 from polyscore.errors import DataError, PolyscoreError
 from polyscore.tokens import Absorbing, Bound, MaskReplace, model_posterior, posterior
 from polyscore.tokens.times import ImportanceTimes, falling, rising
-from polyscore.training import Draw
+from polyscore.training import Draw, TrainConfig, fit
 from polyscore.training.contrast import TokenObjective, infonce, subtracted
 from polyscore.training.negatives import OtherExamples, chunk_shuffle, in_batch
 
@@ -100,6 +102,29 @@ def test_negatives_by_embedding_are_unlike() -> None:
     source = OtherExamples("x", torch.arange(60)[:, None], torch.arange(60), 3, embeddings)
     batch = source(Draw(1, 0, 60))
     assert float(((batch["negatives"][..., 0] < 30) != (batch["x"] < 30)).double().mean()) == 1
+
+
+def test_negatives_by_embedding_are_of_another_label_where_labels_are_known() -> None:
+    """Two far groups, each of two labels: what is least similar has the same label half of the time, unless that is left out."""
+    embeddings = torch.cat([torch.tensor([[1.0, 0.1]]).expand(30, 2), torch.tensor([[-1.0, 0.1]]).expand(30, 2)])
+    tokens, labels = torch.arange(60)[:, None], torch.arange(60) % 2
+    found = OtherExamples("x", tokens, labels, 3, embeddings, pool=40)(Draw(1, 0, 60))
+    assert bool((labels[found["negatives"][..., 0]] != found["label"][:, None]).all())
+    assert bool(((found["negatives"][..., 0] < 30) != (found["x"] < 30)).all())
+    unknown = OtherExamples("x", tokens, None, 3, embeddings, pool=40)(Draw(1, 0, 60))
+    assert bool((unknown["label"] == -1).all())
+    assert bool((labels[unknown["negatives"][..., 0]] == labels[unknown["x"]]).any())
+    with pytest.raises(DataError, match="by embedding"):
+        OtherExamples("x", tokens, labels, 3, by="embedding")
+
+
+def test_negatives_from_the_batch() -> None:
+    tokens, labels = torch.arange(60)[:, None], torch.arange(60) % 3
+    found = OtherExamples("x", tokens, labels, 4, by="batch")(Draw(0, 0, 12))
+    assert bool((labels[found["negatives"][..., 0]] != found["label"][:, None]).all())
+    assert set(found["negatives"].flatten().tolist()) <= set(found["x"].flatten().tolist())
+    with pytest.raises(DataError, match="negatives by batch: expected at least two labels"):
+        OtherExamples("x", tokens, None, 4, by="batch")
 
 
 def test_importance_sampling_is_unbiased() -> None:
@@ -211,6 +236,24 @@ def test_objective_refuses_what_cannot_be() -> None:
     for step in range(3):
         TokenObjective("x", steps=20, importance=True)(model, BATCH, Draw(0, step, 12))
     assert float(model.times.count.sum()) == 36
+
+
+def test_importance_sampling_resumes_with_the_run(tmp_path: Path) -> None:
+    """`fit` makes the times, keeps them in the checkpoint, and takes them out of the module in the end."""
+    objective = TokenObjective("x", steps=3, importance=True)
+    config = TrainConfig(steps=30, batch_size=12, lr=1e-2, ema=0.0, checkpoint_every=6)
+    batches = lambda draw: BATCH  # noqa: E731
+    whole, halves = expert(), expert()
+    fit(whole, batches, objective, config, out=tmp_path / "whole", progress=False)
+    for steps in (12, 30):
+        fit(halves, batches, objective, replace(config, steps=steps, schedule="constant"), out=tmp_path / "halves", progress=False)
+    once = expert()
+    fit(once, batches, objective, replace(config, schedule="constant"), out=tmp_path / "once", progress=False)
+    assert torch.equal(once.network.logits, halves.network.logits)
+    assert not hasattr(whole, "times")
+    kept = load_tensors(next((tmp_path / "whole").glob("step-*.safetensors")))
+    assert float(kept["module.times.count"].sum()) == 360
+    assert float(kept["module.times.square"].min()) > 0
 
 
 def test_bound_is_a_bound() -> None:

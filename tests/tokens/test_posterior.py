@@ -18,6 +18,7 @@ from polyscore.tokens import (
     UniformReplace,
     VQDiffusion,
     categorical,
+    make_token_path,
     model_posterior,
     posterior,
     truncate,
@@ -226,3 +227,24 @@ def test_paths_go_through_specs_and_refuse_nonsense() -> None:
         Absorbing(4).check("word", torch.zeros(2, 3), (3,))
     with pytest.raises(PolyscoreError, match="from 0 to 3, found 4"):
         Absorbing(4).check("word", torch.full((2, 3), 4), (3,))
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("absorbing", Absorbing(7)),
+        ("absorbing:cosine", Absorbing(7, "cosine")),
+        ("released:20", VQDiffusion(7, 20)),
+        ("uniform", UniformReplace(7)),
+        ("replace", MaskReplace(7)),
+        ("replace:0.1:gamma_end=0.4", MaskReplace(7, 0.1, 0.4)),
+    ],
+)
+def test_paths_by_name(text: str, path: TokenPath) -> None:
+    found, times = make_token_path(text, 7), torch.linspace(0, 1, 5)
+    assert type(found) is type(path)
+    for ours, theirs in zip(found.cumulative(times), path.cumulative(times), strict=True):
+        assert torch.equal(ours, theirs)
+    for wrong in ("masking", "uniform:3", "replace:0.9:0.9", "released:many", "absorbing:sine"):
+        with pytest.raises(PolyscoreError, match="expected"):
+            make_token_path(wrong, 7)

@@ -10,7 +10,8 @@ import torch
 from polyscore.checkpoint import load_module, save_module
 from polyscore.codecs import VQ, ForeignTokens
 from polyscore.codecs.vq import Codebook, codebook_use
-from polyscore.errors import DataError, PolyscoreError
+from polyscore.composer import Composer
+from polyscore.errors import CheckpointError, DataError, PolyscoreError
 from polyscore.networks.transformer import TokenDenoiser, TokenTransformer, preset
 from polyscore.product import Product, Term
 from polyscore.sampling import sample
@@ -83,9 +84,11 @@ def test_losses_of_sounds() -> None:
         assert torch.isfinite(found["loss"])
 
 
-def test_diffusers_models_are_codecs() -> None:
+def test_diffusers_models_are_codecs(tmp_path: Path) -> None:
+    """The model's own reconstruction in [0, 1]; alone and in a Composer it is saved with its weights and loaded without the model."""
     from diffusers import VQModel
 
+    torch.manual_seed(0)
     model = VQModel(
         in_channels=1,
         out_channels=1,
@@ -98,16 +101,48 @@ def test_diffusers_models_are_codecs() -> None:
         num_vq_embeddings=20,
     ).eval()
     codec = ForeignTokens.of_diffusers(model, 16)
-    x = torch.rand(2, 1, 16, 16) * 2 - 1
+    x = torch.rand(2, 1, 16, 16)
+    tokens = codec.encode(x)
+    assert tokens.shape == (2, 64)
+    assert codec.grid == (8, 8)
     with torch.no_grad():
-        tokens = codec.encode(x)
-        assert tokens.shape == (2, 64)
-        torch.testing.assert_close(codec.decode(tokens), model(x).sample, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(codec.decode(tokens), (model(2 * x - 1).sample / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=1e-4)
     with pytest.raises(DataError, match="expected 0 to 19"):
         codec.decode(torch.full_like(tokens, 20))
+    save_module(codec, tmp_path / "codec")
+    again = load_module(tmp_path / "codec", ForeignTokens)
+    assert torch.equal(again.encode(x), tokens)
+    assert torch.equal(again.decode(tokens), codec.decode(tokens))
+    denoiser = TokenDenoiser("image", changes={"vocabulary": 20, "grid": [8, 8], "width": 16, "depth": 1, "heads": 2}).eval()
+    composer = Composer({"image": codec}, denoiser, {"steps": 2}, {"image": {"kind": "image"}})
+    found = Composer.load(composer.save(tmp_path / "model")).sample(2, seed=1)["image"]
+    assert torch.equal(found, composer.sample(2, seed=1)["image"])
 
 
-@pytest.mark.parametrize(("name", "millions"), [("dance", 407.6), ("text", 36.2), ("class", 518.0), ("small", 0.231)])
+class Halves:
+    """One token a half of four numbers: whether it is positive."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.reshape(-1, 2, 2).mean(2) > 0).int()
+
+    def decode(self, tokens: torch.Tensor) -> torch.Tensor:
+        return (2.0 * tokens - 1).repeat_interleave(2, 1)
+
+
+def test_any_model_with_a_codebook_is_a_codec(tmp_path: Path) -> None:
+    codec = ForeignTokens(Halves(), (4,), (2,), 2)
+    x = torch.tensor([[1.0, 1.0, -1.0, -1.0]])
+    assert codec.encode(x).tolist() == [[1, 0]]
+    assert torch.equal(codec.decode(codec.encode(x)), x)
+    with pytest.raises(CheckpointError, match="cannot store a Halves: expected a class registered"):
+        save_module(codec, tmp_path / "codec")
+    with pytest.raises(PolyscoreError, match="found int without encode"):
+        ForeignTokens(3, (4,), (2,), 2)
+    with pytest.raises(PolyscoreError, match=r"Halves\.encode: expected integer tokens of shape \(1, 3\)"):
+        ForeignTokens(Halves(), (4,), (3,), 2).encode(x)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("dance", 407.6), ("text", 36.2), ("class", 518.0), ("small", 0.1642)])
 def test_presets_have_the_papers_sizes(name: str, millions: float) -> None:
     """Counted from the authors' configurations: 406, 35.8 and 518 million (what goes through the condition differs)."""
     with torch.device("meta"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from polyscore.errors import DataError, PolyscoreError
 from polyscore.networks.grid import grid_decoder, grid_encoder
 from polyscore.spec import register
 
-__all__ = ["VQ", "Codebook", "ForeignTokens", "codebook_use"]
+__all__ = ["VQ", "Codebook", "check_tokens", "codebook_use"]
 
 
 class Codebook(nn.Module):
@@ -123,48 +123,6 @@ class VQ(Codec):
         check_tokens(z, self.vocabulary)
         y = self.raw(self.codebook.vectors(z))
         return y.sigmoid() if self.activation == "sigmoid" else y
-
-
-class ForeignTokens(Codec):
-    """Any model with vectors and a codebook as a codec: `ForeignTokens(encode, decode, shape, grid, vocabulary)`.
-
-    encode: data -> int64 (B, *grid); decode: int64 (B, *grid) -> data. `ForeignTokens.of_diffusers(model, size)` takes diffusers' VQModel.
-    """
-
-    def __init__(self, encode: Any, decode: Any, shape: Sequence[int], grid: Sequence[int], vocabulary: int) -> None:
-        super().__init__()
-        self._encode, self._decode, self.vocabulary = encode, decode, vocabulary
-        self.data_shape, self.grid, self.latent_shape = tuple(shape), tuple(grid), (math.prod(grid),)
-
-    @classmethod
-    def of_diffusers(cls, model: Any, size: int) -> ForeignTokens:
-        """A diffusers VQModel on square pictures of `size` pixels in [-1, 1]."""
-        config = model.config
-        side = size // 2 ** (len(config.block_out_channels) - 1)
-        latent = (config.latent_channels if config.vq_embed_dim is None else config.vq_embed_dim,)
-
-        def encode(x: Tensor) -> Tensor:
-            _, _, found = model.quantize(model.encode(x).latents)
-            return cast(Tensor, found[2].reshape(len(x), side, side))
-
-        def decode(tokens: Tensor) -> Tensor:
-            vectors = model.quantize.get_codebook_entry(tokens.reshape(-1), (len(tokens), side, side, *latent))
-            return cast(Tensor, model.decode(vectors, force_not_quantize=True).sample)
-
-        codec = cls(encode, decode, (config.in_channels, size, size), (side, side), config.num_vq_embeddings)
-        codec.model = model
-        return codec
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Data -> tokens (B, L), checked."""
-        z = cast(Tensor, self._encode(x)).reshape(len(x), -1)
-        check_tokens(z, self.vocabulary)
-        return z
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Tokens (B, L) -> data."""
-        check_tokens(z, self.vocabulary)
-        return cast(Tensor, self._decode(z.reshape(len(z), *self.grid)))
 
 
 def check_tokens(z: Tensor, vocabulary: int) -> None:

@@ -250,3 +250,4 @@ class JointDenoiser(Expert):
         tokens = {name: Absorbing(size) for name, size in (vocabularies or {}).items()}
         paths = {name: tokens.get(name) or path or VPSDE() for name in shapes}
         super().__init__(network, paths, shapes, {name: "logits" if name in tokens else "v" for name in shapes}, spaces)
+        self.classes = classes

@@ -14,7 +14,7 @@ from polyscore.networks.mlp import FourierTime
 from polyscore.spec import register
 from polyscore.tokens.paths import Absorbing, TokenPath
 
-__all__ = ["PRESETS", "ConditionTokens", "TokenDenoiser", "TokenTransformer", "preset"]
+__all__ = ["PRESETS", "ConditionTokens", "Size", "TokenDenoiser", "TokenTransformer", "preset"]
 
 Feed = Literal["gelu", "sigmoid", "conv"]
 
@@ -225,9 +225,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dance": _PAPER | {"vocabulary": 2048, "grid": (344,), "width": 1024, "depth": 19, "feed": "sigmoid", "steps": 80, "source": 1024},
     "text": _PAPER | {"vocabulary": 2887, "grid": (32, 32), "width": 192, "depth": 18, "times": 2, "feed": "conv", "source": 512},
     "class": _PAPER | {"vocabulary": 974, "grid": (16, 16), "width": 512, "depth": 24, "feed": "conv", "classes": 1000, "class_norm": True},
-    "small": {"vocabulary": 64, "grid": (7, 7), "width": 64, "depth": 3, "heads": 4, "classes": 10},
+    "small": {"vocabulary": 64, "grid": (7, 7), "width": 64, "depth": 2, "heads": 4, "classes": 10},
 }
 """Sizes: "dance", "text" and "class" are the papers' (Tables 5 and B3 of CDCD's code), "small" trains in minutes on a processor."""
+Size = Literal["small", "text", "class", "dance"]
 _CONDITIONS = {"dance": {"dance": (60, 1024)}, "text": {"text": (77, 512)}}
 
 
@@ -256,3 +257,4 @@ class TokenDenoiser(Expert):
         for side in network.grid:
             length *= side
         super().__init__(network, {modality: path or Absorbing(network.vocabulary)}, {modality: (length,)}, "logits")
+        self.classes = network.classes

@@ -110,9 +110,11 @@ def _result(file: Path) -> str:
     if not isinstance(run, dict) or "model" not in run:
         return _text(f"file {file}", [], _tree("metadata", found), "")
     given = run.get("given", {})
+    edited = [("changed", f"{', '.join(run['content'])} from {run.get('start')} of the way to noise")] if run.get("content") else []
     facts = [
         ("modality", f"{found.get('modality')}, sample {found.get('index')} of {run.get('n')}"),
-        ("given", ", ".join(given) if given else "nothing (all modalities together)"),
+        *edited,
+        ("given", ", ".join(given) if given else "nothing" if edited else "nothing (all modalities together)"),
         ("model", f"{run['model']} (weights {run.get('weights')}{_still(run)})"),
         ("seed", str(run.get("seed"))),
         ("options", ", ".join(f"{k} {_value(v)}" for k, v in run.get("options", {}).items()) or "none"),

@@ -25,21 +25,25 @@ def edit(denoiser: Denoiser, z: Mapping[str, Tensor], start: float = 0.5, *, ste
     int(T start) - 1. For Gaussian modalities this is SDEdit (Meng et al. 2022), for tokens what CDCD calls editing.
 
     Args:
-        denoiser: as of `sample`. z: clean states (n, *shape) of all modalities that are not in `given`.
+        denoiser: as of `sample`. z: clean states (n, *shape) of all modalities that are not in `given` nor `absent`.
         start: share of the way to noise, (0, 1]. steps: of a whole run; only the last floor(steps * start) are taken.
         options: as of `sample`, without `grid`.
 
     Raises:
-        PolyscoreError: start leaves no step, or a modality has no state or a wrong one.
+        PolyscoreError: start leaves no step, a modality has no state or a wrong one, or a `grid` is given.
     """
     given = options.get("given") or {}
-    missing = sorted(set(denoiser.paths) - set(z) - set(given))
+    if "grid" in options:
+        raise PolyscoreError("edit: grid: expected none, an edit takes the last of even steps")
+    missing = sorted(set(denoiser.paths) - set(z) - set(given) - set(options.get("absent") or ()))
     if missing:
         raise PolyscoreError(f"edit: modality {missing[0]!r} has no state; expected one for each of {sorted(denoiser.paths)} not given")
     left = math.floor(steps * start + 1e-9)
     if not 1 <= left <= steps:
         raise PolyscoreError(f"edit: start {start:g} of {steps} steps leaves {left}, expected between 1 and {steps}")
     clean = {name: value for name, value in z.items() if name not in given}
+    if not clean:
+        raise PolyscoreError("edit: expected a modality that is not given, found none")
     for name, value in clean.items():
         _check(denoiser, name, value)
     token = content.set(clean)

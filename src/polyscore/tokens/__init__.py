@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from polyscore.tokens.bound import Bound
 from polyscore.tokens.draws import categorical, gumbel, truncate
-from polyscore.tokens.paths import Absorbing, MaskReplace, TabulatedTokens, TokenPath, UniformReplace, VQDiffusion
+from polyscore.tokens.paths import Absorbing, MaskReplace, TabulatedTokens, TokenPath, UniformReplace, VQDiffusion, make_token_path
 from polyscore.tokens.posterior import model_posterior, posterior
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "VQDiffusion",
     "categorical",
     "gumbel",
+    "make_token_path",
     "model_posterior",
     "posterior",
     "truncate",

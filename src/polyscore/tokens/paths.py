@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from polyscore.errors import PolyscoreError
+from polyscore.named import Named, make_named
 from polyscore.paths import Noise, Path, Time, expand
 from polyscore.spec import register
 
-__all__ = ["Absorbing", "MaskReplace", "TabulatedTokens", "TokenPath", "UniformReplace", "VQDiffusion"]
+__all__ = ["Absorbing", "MaskReplace", "TabulatedTokens", "TokenPath", "UniformReplace", "VQDiffusion", "make_token_path"]
 
 Level = tuple[Tensor, Tensor, Tensor]
 _TINY = 1e-300
@@ -221,6 +222,25 @@ class VQDiffusion(TabulatedTokens):
         kept = [alpha[0] + (alpha[1] - alpha[0]) * x for x in line]
         masked = [gamma[0] + (gamma[1] - gamma[0]) * x for x in line]
         super().__init__(vocabulary, kept, masked)
+
+
+_NAMED: Named = {
+    "absorbing": (Absorbing, ("schedule",)),
+    "released": (VQDiffusion, ("steps",)),
+    "replace": (MaskReplace, ("alpha_end", "gamma_end")),
+    "uniform": (UniformReplace, ()),
+}
+
+
+def make_token_path(text: str, vocabulary: int) -> TokenPath:
+    """ "absorbing" or "absorbing:cosine", "released" or "released:STEPS" (`VQDiffusion`), "replace" or "replace:ALPHA_END:GAMMA_END"
+    (`MaskReplace`), or "uniform" (`UniformReplace`).
+
+    Raises:
+        PolyscoreError: another name, or a value that doesn't fit.
+    """
+    path: TokenPath = make_named(text, _NAMED, "token path", vocabulary)
+    return path
 
 
 def _double(t: Time) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyscore.denoisers import Expert
 from polyscore.errors import PolyscoreError
@@ -52,15 +52,25 @@ class TokenObjective:
     Source: Zhu et al. 2023 (CDCD), Eqs. 3, 4 and 11, with 1/N where Eq. 9f derives log N (invalid); Gu et al. 2022 (VQ-Diffusion).
 
     Args:
-        modality: the batch entry. steps: T. auxiliary: its weight, with w_a = 2 - t/T, or 1 + t/T if `rising_auxiliary`.
-        intra, inter: "none", "step" or "sample". form: "infonce" with a temperature, or "subtracted" (the reference).
+        modality: the batch entry.
+        steps: T, time indices of the loss.
+        auxiliary: weight of the auxiliary likelihood, with w_a = 2 - t/T.
+        rising_auxiliary: w_a = 1 + t/T instead.
+        intra: loss that contrasts with the example itself out of order: none, step or sample.
+        inter: loss that contrasts with other examples: none, step or sample.
+        form: "infonce" (bounded, with a temperature) or "subtracted" (the reference).
         weight: lambda of the contrast, with w_c = 1 + t/T. Its default, and those of form and temperature, measured best on a held seed
             (`evaluate cdcd-class`); the paper has "subtracted" and 5e-5.
-        ramp: steps over which it rises from 0. chunks, shuffles: of intra negatives.
+        temperature: tau of "infonce", in nats a token.
+        ramp: steps of training over which lambda rises from 0.
+        chunks: of an intra negative.
+        shuffles: number of intra negatives.
         parallel: each "step" negative has its own z_t (the paper; N more evaluations); else the positive's (the authors' code).
         share: of samples that get the contrast, over `share`, so that its mean stays (T_c / T of the paper).
-        guard: nats a token beyond which a negative pushes no more. importance: draw t by importance.
-        label_dropout: how often the condition is left out. condition: the batch entry that is the condition, or None.
+        guard: nats a token beyond which a negative of "subtracted" pushes no more.
+        importance: draw t in proportion to the loss it had (`ImportanceTimes`, which `fit` keeps in the run).
+        label_dropout: how often the condition is left out, for guidance.
+        condition: the batch entry that is the condition, or None.
         features: more entries of the condition, which then is a mapping with "label"; left out they are all zeros.
     """
 
@@ -87,6 +97,10 @@ class TokenObjective:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or self.temperature <= 0 or self.steps < 1:
             raise PolyscoreError("contrast: expected share in (0, 1], temperature > 0 and steps >= 1")
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What it learns itself while a module trains: the times of importance sampling."""
+        return {"times": ImportanceTimes(self.steps)} if self.importance else {}
 
     def __call__(self, module: Expert, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Any]:
         """The loss and its parts, means over the batch."""
@@ -116,7 +130,7 @@ class TokenObjective:
             return (uniform * self.steps).long().clamp(max=self.steps - 1), torch.full_like(uniform, 1 / self.steps)
         times = getattr(module, "times", None)
         if not isinstance(times, ImportanceTimes) or times.steps != self.steps:
-            raise PolyscoreError(f"importance sampling of t: expected module.times = ImportanceTimes({self.steps})")
+            raise PolyscoreError(f"importance sampling of t: expected module.times = ImportanceTimes({self.steps}), which `fit` makes")
         return times.draw(uniform)
 
     def _condition(self, batch: Mapping[str, Tensor], draw: Draw) -> Condition:

@@ -6,10 +6,11 @@ on its slice of the global batch, and slices are averaged with their sizes as we
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ def fit(
         module: trained in place and returned in evaluation mode. With many processes, process 0's weights count.
         batches: gives this process's part of a step's batch from a `Draw` (`Samples`, `Pairs`, or any function).
         loss: gives a *mean over the samples* of the batch, or `{"loss": mean, name: mean or (sum, count), ...}`; the rest is logged.
+            The modules of its `parts()`, if it has that, are parts of the module while it trains, so a run resumes with what they learned.
         config: how.
         out: folder of checkpoints and log; many processes share it.
         resume: continue from the checkpoint in `out` if there is one; otherwise start over.
@@ -75,7 +77,24 @@ def fit(
         CheckpointError: a damaged checkpoint, or one of another module.
         TrainingInterruptedError: Ctrl-C or SIGTERM; the state is saved.
     """
-    trainer = _Trainer(module, batches, loss, config, Folder(out, _identity(module, batches, config, facts or {})))
+    with _parts(module, loss):
+        return _fit(
+            module, batches, loss, config, Folder(out, _identity(module, batches, config, facts or {})), resume, progress, average, review
+        )
+
+
+def _fit(
+    module: M,
+    batches: Callable[[Draw], Any],
+    loss: Objective,
+    config: TrainConfig,
+    folder: Folder,
+    resume: bool,
+    progress: bool,
+    average: bool,
+    review: Callable[[int, M], bool] | None,
+) -> TrainResult[M]:
+    trainer = _Trainer(module, batches, loss, config, folder)
     resumed = trainer.open(resume)
     gpus = [trainer.device] if trainer.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus), StopRequest(impatient=trainer.processes == 1) as stop, _bar(trainer, progress) as bar:
@@ -85,6 +104,19 @@ def fit(
         trainer.state.use_average()
     module.eval()
     return TrainResult(module, trainer.state.step, resumed, dict(trainer.state.scalars), trainer.state.seconds)
+
+
+@contextlib.contextmanager
+def _parts(module: nn.Module, loss: Objective) -> Iterator[None]:
+    """The objective's own modules as parts of the trained one, for as long as it trains."""
+    found: Mapping[str, nn.Module] = getattr(loss, "parts", dict)()
+    for name, part in found.items():
+        module.add_module(name, part)
+    try:
+        yield
+    finally:
+        for name in found:
+            delattr(module, name)
 
 
 def _identity(module: nn.Module, batches: object, config: TrainConfig, facts: Mapping[str, Any]) -> dict[str, Any]:

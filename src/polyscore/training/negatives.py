@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch import Tensor
 from polyscore.errors import DataError
 from polyscore.training.draws import Draw
 
-__all__ = ["OtherExamples", "chunk_shuffle", "in_batch"]
+__all__ = ["By", "OtherExamples", "chunk_shuffle", "in_batch"]
+
+By = Literal["label", "embedding", "batch"]
 
 
 def chunk_shuffle(tokens: Tensor, uniform: Tensor) -> Tensor:
@@ -55,32 +58,42 @@ def in_batch(tokens: Tensor, labels: Tensor, number: int) -> Tensor:
 class OtherExamples:
     """Batches `{name: (B, L), "label": (B,), "negatives": (B, N, L)}` whose negatives are other examples.
 
-    by "label": random examples of another label. by "embedding": of `pool` random examples each, the N least similar (cosine), so that
-    near-duplicates are left out; needs `embeddings` (size, D). Examples with equal tokens are never negatives of each other
-    where the objective looks (it drops equal sequences).
+    by "label": random examples of another label. by "embedding": of `pool` random examples of another label, the N least similar
+    (cosine), so that near-duplicates are left out; needs `embeddings` (size, D). by "batch": the next rows of the batch with another
+    label; results then depend on batch mates. Where no label is known (None, or one for all), embeddings alone decide, and "label" is -1
+    or that one. Examples with equal tokens are never negatives of each other where the objective looks (it drops equal sequences).
 
     `more` entries, one row an example, come along. Random numbers come from the `Draw` alone, so many processes see the same.
+
+    Raises:
+        DataError: numbers of rows that differ, labels that cannot tell negatives, or embeddings that are missing.
     """
 
     def __init__(
         self,
         name: str,
         tokens: Tensor,
-        labels: Tensor,
+        labels: Tensor | None,
         negatives: int,
         embeddings: Tensor | None = None,
         pool: int = 32,
         more: Mapping[str, Tensor] | None = None,
+        by: By | None = None,
     ) -> None:
-        if len(tokens) != len(labels) or (embeddings is not None and len(embeddings) != len(tokens)):
-            raise DataError(f"negatives: expected as many labels (and embeddings) as sequences, found {len(labels)} for {len(tokens)}")
-        if embeddings is None and negatives and len(labels.unique()) < 2:
-            raise DataError("negatives by label: expected at least two labels, found one")
-        self.name, self.tokens, self.labels, self.negatives, self.pool = name, tokens, labels.long(), negatives, pool
+        self.by: By = by or ("label" if embeddings is None else "embedding")
+        known = torch.full((len(tokens),), -1) if labels is None else labels.long()
+        if len(tokens) != len(known) or (embeddings is not None and len(embeddings) != len(tokens)):
+            raise DataError(f"negatives: expected as many labels (and embeddings) as sequences, found {len(known)} for {len(tokens)}")
+        if self.by == "embedding" and (embeddings is None or pool < negatives):
+            raise DataError(f"negatives by embedding: expected embeddings and a pool of at least {negatives}, found {pool} of {embeddings}")
+        self.labelled = len(known.unique()) > 1
+        if self.by != "embedding" and negatives and not self.labelled:
+            raise DataError(f"negatives by {self.by}: expected at least two labels, found one")
+        self.name, self.tokens, self.labels, self.negatives, self.pool = name, tokens, known, negatives, pool
         self.more = dict(more or {})
         self.embeddings = None if embeddings is None else torch.nn.functional.normalize(embeddings, dim=1)
         self._order = self.labels.argsort(stable=True)
-        counts = torch.bincount(self.labels)
+        counts = torch.bincount(self.labels) if self.labelled else torch.tensor([len(known)])
         self._starts, self._counts = counts.cumsum(0) - counts, counts
 
     def __len__(self) -> int:
@@ -90,19 +103,23 @@ class OtherExamples:
         rows = draw.indices(len(self))
         label = self.labels[rows]
         batch = {self.name: self.tokens[rows], "label": label} | {name: value[rows] for name, value in self.more.items()}
-        if self.negatives:
-            chosen = self._by_label(label, draw) if self.embeddings is None else self._by_embedding(rows, draw)
+        if self.negatives and self.by == "batch":
+            batch["negatives"] = in_batch(batch[self.name], label, self.negatives)
+        elif self.negatives:
+            chosen = self._by_label(label, draw, self.negatives) if self.by == "label" else self._by_embedding(rows, draw)
             batch["negatives"] = self.tokens[chosen]
         return batch
 
-    def _by_label(self, label: Tensor, draw: Draw) -> Tensor:
+    def _by_label(self, label: Tensor, draw: Draw, number: int) -> Tensor:
+        """Random examples (B, number) of another label."""
         others = len(self) - self._counts[label]
-        place = (draw.uniform(self.negatives).cpu().double() * others[:, None]).long()
+        place = (draw.uniform(number).cpu().double() * others[:, None]).long()
         place = place + torch.where(place >= self._starts[label][:, None], self._counts[label][:, None], 0)
         return self._order[place]
 
     def _by_embedding(self, rows: Tensor, draw: Draw) -> Tensor:
         assert self.embeddings is not None
-        pool = draw.integers(len(self), self.pool).cpu()
+        known = self.labelled
+        pool = self._by_label(self.labels[rows], draw, self.pool) if known else draw.integers(len(self), self.pool).cpu()
         alike = torch.einsum("bd,bpd->bp", self.embeddings[rows], self.embeddings[pool])
         return pool.gather(1, alike.argsort(1)[:, : self.negatives])

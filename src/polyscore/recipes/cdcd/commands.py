@@ -7,13 +7,15 @@ from typing import Any
 
 from polyscore.composer import WEIGHTS
 from polyscore.data.fashion import Pictures
+from polyscore.networks.transformer import Size
 from polyscore.recipes.cdcd.codec import CODEC_TRAINING, train_token_codec
-from polyscore.recipes.cdcd.image import CLASS_TRAINING, CONTINUE, SETTINGS, VANILLA, train_class
+from polyscore.recipes.cdcd.image import CLASS_TRAINING, CONTINUE, CONTRAST, SETTINGS, train_class
 from polyscore.recipes.cdcd.table import CURVE
 from polyscore.recipes.digits.words import Components, train_words
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
 from polyscore.training.contrast import TokenObjective
+from polyscore.training.negatives import By
 
 __all__ = ["EVALUATE", "TRAIN"]
 
@@ -98,26 +100,38 @@ def cdcd_codec(
 
 def cdcd_class(
     codec: str = "runs/cdcd-codec/tokens",
-    out: str = "runs/cdcd-class/0/base",
+    out: str = "runs/class",
     data: str | None = None,
-    objective: TokenObjective = VANILLA,
+    objective: TokenObjective = CONTRAST,
     base: str | None = None,
     training: TrainConfig = CLASS_TRAINING,
     dataset: Pictures = "mnist",
+    path: str = "absorbing",
+    size: Size = "small",
+    depth: int | None = None,
+    negatives: By = "label",
+    judge: str | None = None,
 ) -> None:
-    """Train a class-conditional denoiser of picture tokens, with contrast if the objective says so.
+    """Train a class-conditional denoiser of picture tokens, by default with the contrast that measured best.
 
     Args:
         codec: as `polyscore train cdcd-codec` saves it.
-        out: folder.
+        out: folder of the Composer.
         data: default $POLYSCORE_DATA.
-        objective: the loss and its negatives.
+        objective: the loss and its negatives; vanilla with inter none.
         base: a denoiser to continue from.
         training: steps, batch, learning rate and the like.
         dataset: mnist or fashion.
+        path: of the tokens: absorbing, absorbing:cosine, released, uniform or replace, or replace:ALPHA_END:GAMMA_END.
+        size: of the network: small, or text, class or dance as in the papers.
+        depth: blocks, in place of the size's own.
+        negatives: other examples by label, by embedding (the least similar of another label) or from the batch.
+        judge: classifier whose features are the embeddings; by default the means of the codec's vectors.
     """
-    train_class(codec, out, data, objective, base, training, dataset=dataset)
-    say(f"saved {out}/denoiser")
+    train_class(
+        codec, out, data, objective, base, training, dataset=dataset, path=path, size=size, depth=depth, negatives=negatives, judge=judge
+    )
+    say(f"saved {out}; try: polyscore sample --model {out} --label 3")
 
 
 def evaluate_cdcd_class(

@@ -66,6 +66,8 @@ def cdcd_dance_videos(
     seed: int = 0,
     setting: Literal["vanilla", "step-intra", "sample-inter"] = "step-intra",
     data: str | None = None,
+    steps: int = 25,
+    token_solver: str = "ancestral",
 ) -> None:
     """Videos of skeletons that dance to music made for them, the real music beside it.
 
@@ -76,10 +78,12 @@ def cdcd_dance_videos(
         seed: of model and sampling.
         setting: which model.
         data: default $POLYSCORE_DATA.
+        steps: of sampling.
+        token_solver: ancestral, confidence, random, left or maskgit, perhaps truncated as in ancestral:0.86.
     """
     from polyscore.recipes.cdcd.dance_video import dance_videos
 
-    files = dance_videos(folder, out, n, seed, setting, data)
+    files = dance_videos(folder, out, n, seed, setting, data, steps, token_solver)
     say(f"{len(files)} videos in {out}")
 
 

@@ -35,10 +35,12 @@ PAPER = {
 Progress = Callable[[int, int], None]
 
 
-def make_music(studio: Studio, denoiser: DanceDenoiser, rows: Tensor, steps: int = 25, seed: int = 0) -> Tensor:
+def make_music(
+    studio: Studio, denoiser: DanceDenoiser, rows: Tensor, steps: int = 25, seed: int = 0, token_solver: str = "ancestral"
+) -> Tensor:
     """Music for test clips, waves (n, samples)."""
     condition = {name: value[rows] for name, value in studio.features(studio.test).items()} | {"label": studio.test.labels[rows]}
-    tokens = sample(denoiser, len(rows), condition=condition, steps=steps, seed=seed)["music"]
+    tokens = sample(denoiser, len(rows), condition=condition, steps=steps, token_solver=token_solver, seed=seed)["music"]
     with torch.no_grad():
         return torch.cat([studio.codec.decode(part) for part in tokens.split(50)])
 

@@ -50,6 +50,8 @@ def dance_videos(
     seed: int = 0,
     setting: str = "step-intra",
     data: str | None = None,
+    steps: int = 25,
+    token_solver: str = "ancestral",
 ) -> list[Path]:
     """Music for n test clips, one genre after the other, and a video of each; real music beside it as NAME_real.mp4.
 
@@ -62,12 +64,13 @@ def dance_videos(
         raise PolyscoreError(f"n is {n}, expected 1 to {len(studio.test)}")
     groups = [(studio.test.labels == k).nonzero()[:, 0].tolist() for k in range(len(GENRES))]
     turns = [group[i] for i in range(max(map(len, groups))) for group in groups if i < len(group)][:n]
-    made = make_music(studio, denoiser, torch.tensor(turns), seed=seed)
+    made = make_music(studio, denoiser, torch.tensor(turns), steps, seed, token_solver)
     files = []
     for row, wave in zip(turns, made, strict=True):
         dance, start = studio.dances[int(studio.test.dances[row])], float(studio.test.starts[row])
         frames = draw_dance(dance, start, len(wave) / RATE)
         facts = {"dance": dance.name, "genre": GENRES[dance.genre], "start": start, "seed": seed, "setting": setting}
+        facts |= {"steps": steps, "token_solver": token_solver}
         for name, sound in (("made", wave), ("real", studio.test.waves[row])):
             target = Path(out) / f"{dance.name}_{start:05.1f}_{name}.mp4"
             files.append(write_video(target, frames, fps=FPS, waveform=sound, rate=RATE, metadata={"run": facts}))
