@@ -43,6 +43,16 @@ def test_a_block_may_show_the_first_rows(tmp_path):
     assert "| first |" in shown and "| second |" not in shown and fill(shown, tmp_path) == shown
 
 
+def test_a_block_may_show_codecs(tmp_path):
+    for name, quality in (("cdcd-x", {"psnr": 24.81}), ("cdcd-y", {"mel square error / variance": 0.2149})):
+        rows = [Measured("pictures through the codec, recognised", [0.9911]), Measured("other", [1.0])]
+        write_table(tmp_path / f"{name}.json", rows, {"command": "x", "codec": {"codes used": 1.0, "perplexity": 43.21, **quality}})
+    shown = fill("<!-- codecs: cdcd-x, cdcd-y -->\nold<!-- end -->", tmp_path)
+    assert "| `cdcd-x` | PSNR 24.8 dB | 100% | 43.2 | recognised 0.991 |" in shown
+    assert "| `cdcd-y` | mel square error / variance 0.215 |" in shown
+    assert "old" not in shown and fill(shown, tmp_path) == shown
+
+
 def test_a_block_may_show_cases_by_measures(tmp_path):
     rows = [
         Measured("IND base: share", [0.5, 0.7]),

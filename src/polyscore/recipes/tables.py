@@ -15,7 +15,7 @@ from typing import Any
 
 from polyscore.files import write_text
 
-__all__ = ["Measured", "cases", "fill", "markdown", "read_table", "show", "versions", "write_table"]
+__all__ = ["Measured", "cases", "codecs", "fill", "markdown", "read_table", "show", "versions", "write_table"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def show(rows: Sequence[Measured], title: str) -> Any:
 
 
 _CASES = re.compile(r"(<!-- cases: ([\w-]+) ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_CODECS = re.compile(r"(<!-- codecs: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- results: ([\w-]+)(?: first (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -114,7 +115,8 @@ def fill(text: str, folder: str | os.PathLike[str]) -> str:
     """A Markdown text with every block `<!-- results: NAME -->` ... `<!-- end -->` filled with the table `folder`/NAME.json.
 
     `<!-- results: NAME first N -->` shows the first N of its rows that have a number to reach; `<!-- cases: NAME A, B -->` all its rows
-    "CASE: MEASURE" as one line a case, with the measures A and B as columns.
+    "CASE: MEASURE" as one line a case, with the measures A and B as columns; `<!-- codecs: NAME, NAME -->` the quality of the token codecs
+    in the protocols of these tables.
     """
 
     def block(found: re.Match[str]) -> str:
@@ -123,7 +125,24 @@ def fill(text: str, folder: str | os.PathLike[str]) -> str:
     def pivot(found: re.Match[str]) -> str:
         return found[1] + cases(read_table(Path(folder) / f"{found[2]}.json"), found[3].split(", ")) + found[4]
 
-    return _CASES.sub(pivot, _BLOCK.sub(block, text))
+    def quality(found: re.Match[str]) -> str:
+        names = found[2].split(", ")
+        return found[1] + codecs({name: read_table(Path(folder) / f"{name}.json") for name in names}) + found[3]
+
+    return _CODECS.sub(quality, _CASES.sub(pivot, _BLOCK.sub(block, text)))
+
+
+def codecs(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Test quality of the token codecs of these tables, as their protocols have it, and what a judge makes of data sent through them."""
+    lines = ["| codec of | test error | codes used | perplexity | of what went through it |", "|---|---|---|---|---|"]
+    for name, table in tables.items():
+        found = table["protocol"]["codec"]
+        named = "mel square error / variance"
+        error = f"PSNR {found['psnr']:.1f} dB" if "psnr" in found else f"{named} {found[named]:.3f}"
+        rows = [row for row in table["rows"] if " through the codec" in row["measure"]]
+        seen = ", ".join(f"{re.split(r'[:,] ', row['measure'], maxsplit=1)[-1]} {row['mean']:.3f}" for row in rows)
+        lines.append(f"| `{name}` | {error} | {found['codes used']:.0%} | {found['perplexity']:.1f} | {seen} |")
+    return "\n".join([*lines, ""])
 
 
 def cases(table: Mapping[str, Any], measures: Sequence[str]) -> str:
