@@ -158,8 +158,8 @@ def _write_run(
         files += paths.values()
         if share(all(_same(path, run) for path in paths.values())):
             continue
-        options = {"given": given, "seed": run["seed"], "first": start, "callback": _bar(progress, start, run, recorder)}
-        options |= from_spec(run["options"])
+        options: dict[str, Any] = {"given": given, "seed": run["seed"], "first": start} | from_spec(run["options"])
+        options["callback"] = _bar(progress, start, run, recorder)
         if begin:
             content = {name: value.expand(len(rows), *value.shape[1:]) for name, value in begin.items()}
             latents = composer.edit_latents(content, run["start"], **options)

@@ -121,7 +121,8 @@ def train_class(
     vq = load_module(codec, VQ)
     tokens = tokens or tokens_of(vq, data, dataset)
     changes: dict[str, Any] = {"vocabulary": vq.vocabulary, "grid": list(vq.grid), "classes": 10, "conditions": None, "source": 0}
-    changes |= {} if depth is None else {"depth": depth}
+    if depth is not None:
+        changes["depth"] = depth
     denoiser = TokenDenoiser("tokens", size, make_token_path(path, vq.vocabulary), changes)
     if base is not None:
         load_state(denoiser, load_tensors(Path(base).with_suffix(".safetensors")), Path(base))
@@ -130,7 +131,8 @@ def train_class(
     facts = {"objective": asdict(objective), "base": base, "path": path, "size": size, "depth": depth, "negatives": negatives}
     source = OtherExamples("tokens", *tokens, needs, embeddings, by=negatives)
     fit(denoiser, source, objective, config, out=Path(out) / "run", progress=progress, facts=facts)
-    denoiser._meta = {**facts, "dataset": dataset, "training": asdict(config)}
+    trained: Any = denoiser.eval()
+    trained._meta = {**facts, "dataset": dataset, "training": asdict(config)}
     meta = {"recipe": "cdcd-class", "dataset": f"{dataset}, train split"}
-    Composer({"tokens": vq}, denoiser.eval(), {"steps": 20}, {"tokens": {"kind": "image"}}, meta).save(out)
+    Composer({"tokens": vq}, trained, {"steps": 20}, {"tokens": {"kind": "image"}}, meta).save(out)
     return denoiser
