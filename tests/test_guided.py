@@ -9,9 +9,12 @@ from torch import nn
 from polyscore.denoisers import Expert, Independent, inside
 from polyscore.errors import PolyscoreError
 from polyscore.guided import Guided
+from polyscore.networks.mlp import JointDenoiser
 from polyscore.oracles import ExactRatio, GaussianDenoiser, MixtureDenoiser
 from polyscore.paths import VE, VPSDE, Path, RectifiedFlow
 from polyscore.ratios.base import FunctionRatio, SumRatio
+from polyscore.ratios.contrastive import Contextual, ContrastiveEncoder
+from polyscore.ratios.subset import SubsetGuided
 from polyscore.sampling import sample
 
 PATHS: dict[str, Path] = {"x": VPSDE(), "y": RectifiedFlow()}
@@ -214,3 +217,30 @@ def test_a_ratio_must_be_used_with_the_pairing_it_was_trained_with() -> None:
 def test_what_is_refused(options, message) -> None:
     with pytest.raises(PolyscoreError, match=message):
         Guided(joint(), Counting(), **options)
+
+
+def test_all_kinds_of_guidance_compose() -> None:
+    """A discriminator on top of energies on top of subset guidance of a score that is told what is observed: each score is the sum of the
+    parts, score_told + w (score_told - score_alone) + g grad(-E) + d grad h, on closed forms."""
+    torch.manual_seed(0)
+    shapes, path = {"x": (1,), "y": (1,), "c": (1,)}, VPSDE()
+    told = Contextual(JointDenoiser(shapes, width=8, depth=1, hidden=8, embed=8, context=4), ContrastiveEncoder(shapes, 4, 8)).eval()
+    alone = Independent(*(GaussianDenoiser([m], 1.0, {name: path}) for m, name in ((0.3, "x"), (-0.2, "y"), (0.1, "c"))))
+    subset = SubsetGuided(told, 1.5, marginals=alone)
+    energy = FunctionRatio(lambda z, t, c: -((z["x"] - z["y"]) ** 2).sum(1) - (z["y"] * z["c"]).sum(1))
+    real = FunctionRatio(lambda z, t, c: (0.5 * z["x"].sin() + z["x"] * z["y"] * z["c"]).sum(1))
+    guided = Guided(Guided(subset, energy, scale=2.0), real, scale=0.7)
+    z = {name: torch.randn(5, 1) for name in shapes}
+    x, y, c = z["x"], z["y"], z["c"]
+    t = {"x": 0.4, "y": 0.4, "c": 0.0}
+    said, own, found = told(z, t), alone(z, t), guided(z, t)
+    pull = {"x": -2 * (x - y), "y": 2 * (x - y) - c}
+    push = {"x": 0.5 * x.cos() + y * c, "y": x * c}
+    for name in ("x", "y"):
+        joint = said[name].score + 1.5 * (said[name].score - own[name].score)
+        torch.testing.assert_close(found[name].score, joint + 2.0 * pull[name] + 0.7 * push[name], atol=1e-4, rtol=1e-4)
+    summed = Guided(subset, SumRatio([energy, real], [2.0, 0.7]))(z, t)
+    other = Guided(Guided(subset, real, scale=0.7), energy, scale=2.0)(z, t)
+    for name in ("x", "y"):
+        torch.testing.assert_close(found[name].eps, summed[name].eps, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[name].eps, other[name].eps, atol=1e-5, rtol=1e-5)

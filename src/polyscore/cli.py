@@ -29,6 +29,7 @@ _KEYED = (
     "--scale",
     "--prior",
     "--mask",
+    "--missing",
 )
 
 

@@ -153,3 +153,38 @@ def test_saved_and_checked_against_the_paths(tmp_path):
     other = oracle(Linear())
     with pytest.raises(PolyscoreError, match="was trained on VPSDE"):
         Guided(other, found)
+
+
+@pytest.mark.parametrize("negatives", ["permuted", "noise", "both"])
+def test_what_is_missing_carries_no_loss(negatives):
+    """Filler in place of missing latents, NaN among it, changes neither the loss nor its gradient; complete tuples are as before."""
+    network, objective = energy(), EnergyObjective(negatives=negatives)
+    data = {name: torch.randn(64, *shape, generator=torch.Generator().manual_seed(3)) for name, shape in SHAPES.items()}
+    gone = torch.arange(64) % 3 == 0
+
+    def told(filler, marked):
+        filled = data | {"b": torch.where(gone[:, None], filler, data["b"])}
+        batch = Strangers(filled | ({"b_missing": gone} if marked else {}))(Draw(0, 1, 32))
+        loss = objective(network, batch, Draw(0, 1, 32))["loss"]
+        return torch.cat([loss[None], *(g.flatten() for g in torch.autograd.grad(loss, list(network.parameters())))])
+
+    zeros, large, nothing = (told(filler, True) for filler in (0.0, 50.0, float("nan")))
+    assert torch.equal(zeros, large) and torch.equal(zeros, nothing) and zeros.isfinite().all()
+    assert not torch.equal(told(0.0, False), told(50.0, False))
+
+
+def test_tuples_without_a_pair_still_train_the_others():
+    """The loss of each tuple is a mean over the pairs it has: one that has a and c counts the pair (a, c) alone."""
+    network, data = energy(), states(16)
+    batch = Strangers(data)(Draw(0, 0, 16))
+    marks = {"b_missing": torch.ones(16), "b_missing_other": torch.ones(16)}
+    objective = EnergyObjective(observed=0.0)
+    found = objective(network, batch | marks, Draw(0, 0, 16))["loss"]
+    draw = Draw(0, 0, 16)
+    t = dict.fromkeys(SHAPES, draw.stratified())
+    for _ in SHAPES:
+        draw.uniform()
+    own = network.features({n: network.path.corrupt(batch[n], t[n], draw.normal(*SHAPES[n])) for n in SHAPES}, t)
+    other = network.features({n: network.path.corrupt(batch[f"{n}_other"], t[n], draw.normal(*SHAPES[n])) for n in SHAPES}, t)
+    right, wrong = (network.energies([own["a"]], [part["c"]]) for part in (own, other))
+    torch.testing.assert_close(found, torch.nn.functional.softplus(right).mean() + torch.nn.functional.softplus(-wrong).mean())

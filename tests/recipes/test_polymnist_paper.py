@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from polyscore.checkpoint import load_module, save_module
+from polyscore.codecs import RAE, VAE
+from polyscore.composer import Composer
+from polyscore.data.digits import load_sklearn_digits
 from polyscore.errors import PolyscoreError
+from polyscore.media import read_metadata
 from polyscore.networks.convnext import ConvNextUNet, StackedDenoiser
 from polyscore.networks.resnet import PolyDecoder, PolyEncoder
 from polyscore.paths import VPSDE
 from polyscore.recipes.polymnist.paper import JOINT, RAE_OBJECTIVE, VAE_OBJECTIVE, paper_rae, paper_sampling, paper_score, paper_vae
-from polyscore.sampling import make_grid, make_solver, sample
+from polyscore.sampling import SNRLangevin, make_grid, make_solver, sample
 from polyscore.training import Draw
 
 
@@ -64,3 +69,26 @@ def test_setting_of_the_sampler():
     grid = make_grid(options["grid"], options["steps"], VPSDE(1.0, 5.0))
     assert len(grid) == 101 and grid[0] == 1 and grid[-2] == pytest.approx(1e-3)
     assert make_solver(options["solver"]).even and options["corrector"].when == "same" and options["conditioning"] == "scaled"
+
+
+@pytest.mark.parametrize(("kind", "start"), [("vae", "moments"), ("rae", "noise")])
+def test_the_papers_setting_from_the_command_line(run_cli, tmp_path, kind, start):
+    """Autoencoders, joint score, and a Composer whose default is the predictor and the corrector: two evaluations a step."""
+    (tmp_path / "digits").mkdir()
+    digits = load_sklearn_digits("train")
+    images, labels = (digits.x[:40, 0] * 255).byte().numpy(), digits.labels[:40].byte().numpy()
+    np.savez(tmp_path / "digits" / "mnist.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    common = ["--modalities", 2, "--data", tmp_path, "--training.steps", 2, "--training.batch_size", 4]
+    for name in ("m0", "m1"):
+        assert run_cli("train", "sbm-paper-codec", "--modality", name, "--kind", kind, "--out", tmp_path / "codecs", *common)[0] == 0
+    score = ["--codecs", tmp_path / "codecs", "--dim", 12, "--steps", 3, "--start", start, "--conditioning", "clean"]
+    assert run_cli("train", "sbm-paper", *score, "--out", tmp_path / "paper", *common)[0] == 0
+    composer = Composer.load(tmp_path / "paper")
+    assert isinstance(composer.denoiser, StackedDenoiser) and (composer.start is not None) is (start == "moments")
+    assert isinstance(composer.codecs["m0"], VAE if kind == "vae" else RAE) and composer.defaults["corrector"] == SNRLangevin()
+    assert composer.sample_latents(2, seed=0).info["evaluations_per_sample"] == 6
+    shown = composer.sample_latents(1, given={"m0": torch.zeros(1, 64)})
+    assert shown.info["conditioning"] == "clean" and shown["m1"].isfinite().all()
+    done = run_cli("sample", "--model", tmp_path / "paper", "--n", 1, "--steps", 2, "--corrector", "snr:0.1", "--out", tmp_path / "made")
+    assert done[0] == 0 and read_metadata(tmp_path / "made" / "0000_m1.png")["run"]["options"]["grid"] == "score_sde"
+    assert run_cli("train", "sbm-paper-codec", "--modality", "m7", *common, "--out", tmp_path / "x")[0] == 2

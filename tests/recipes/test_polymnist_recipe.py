@@ -14,9 +14,12 @@ from polyscore.cli import main
 from polyscore.composer import Composer
 from polyscore.data.digits import load_sklearn_digits
 from polyscore.data.polymnist import load_polymnist
+from polyscore.errors import PolyscoreError
 from polyscore.guided import Guided
+from polyscore.networks.alone import MarginalDenoiser
 from polyscore.networks.mixture import JointMixture
 from polyscore.ratios.contrastive import Contextual
+from polyscore.ratios.discriminator import Discriminator
 from polyscore.ratios.energy import PairEnergy
 from polyscore.ratios.subset import SubsetGuided
 from polyscore.recipes import latents
@@ -24,7 +27,8 @@ from polyscore.recipes.latents import Mixture, shared_groups
 from polyscore.recipes.polymnist import joint as recipe
 from polyscore.recipes.polymnist.codecs import train_poly_codec, train_poly_judge
 from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly, subsets
-from polyscore.recipes.polymnist.joint import Network, drop, encode_all, train_poly_energy, train_poly_joint
+from polyscore.recipes.polymnist.guides import Energies, Opponent, train_poly_discriminator, train_poly_energy
+from polyscore.recipes.polymnist.joint import Network, drop, encode_all, train_poly_joint
 from polyscore.recipes.polymnist.tables import guided_by
 from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import read_table
@@ -55,7 +59,7 @@ def made(tmp_path_factory):
         common = {"modalities": 3, "data": str(root), "network": SMALL, "config": TINY, **QUIET}
         train_poly_joint(root / "codecs", root / "plain", **common)
         train_poly_joint(root / "codecs", root / "told", missing=0.4, contrastive=6, marginals=root / "plain" / "marginals", **common)
-    train_poly_energy(root / "plain", root / "energy", 3, None, str(root), width=8, config=TINY, **QUIET)
+    train_poly_energy(root / "plain", root / "energy", 3, None, str(root), energies=Energies(8, 2.0), config=TINY, **QUIET)
     return root
 
 
@@ -88,7 +92,18 @@ def test_missing_modalities_are_drawn_but_never_all():
     assert not masks.all(1).any()
     expected = (0.6 - 0.6**3 / 3) * 3
     assert masks.float().sum(1).mean().item() == pytest.approx(expected, abs=0.02)
-    assert drop(["a"], 5, 0.0, 0) == {}
+    assert drop(["a"], 5, 0.0, 0) == {} == drop(["a"], 5, {"a": 0.0}, 0)
+
+
+def test_every_modality_may_have_its_own_share_missing():
+    found = drop(["a", "b", "c"], 20_000, {"a": 0.5, "c": 1.0}, 0)
+    assert found["a_missing"].float().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert not found["b_missing"].any() and found["c_missing"].all()
+    both = torch.stack(list(drop(["a", "b"], 1000, {"a": 0.5, "b": 1.0}, 0).values()), 1)
+    assert both[:, 1].all() and not both[:, 0].any()  # b is never there, so a always is
+    for wrong, words in (({"z": 0.1}, "missing modality 'z': expected one of a, b"), (1.0, "not all 1"), ({"a": -0.1}, "shares in")):
+        with pytest.raises(PolyscoreError, match=words):
+            drop(["a", "b"], 5, wrong, 0)
 
 
 def test_every_subset_is_measured(made):
@@ -125,6 +140,57 @@ def test_energies_guide(made):
     guided = guided_by(composer.denoiser, 0.5, energy=energy, scale=2.0)
     assert isinstance(guided, Guided) and guided.denoiser.strength == 0.5
     assert guided_by(composer.denoiser).strength == composer.denoiser.strength
+
+
+def test_energies_are_saved_with_the_composer_that_they_guide(made, tmp_path):
+    """`train sbm-energy` ends in a Composer; what is missing and how the energies guide are its options, and saved."""
+    command = ["train", "sbm-energy", "--model", made / "plain", "--out", tmp_path / "c", "--modalities", 3, "--data", made]
+    options = ["--missing", "m0=0.5", "m2=0.3", "--energies.width", 8, "--energies.scale", 1.5, "--energies.pairs", "all"]
+    options += ["--energies.reduction", "sum", "--objective.negatives", "both", "--training.steps", 3, "--training.batch_size", 16]
+    assert main([str(a) for a in [*command, *options]]) == 0
+    guided = Composer.load(tmp_path / "c")
+    ratio = guided.denoiser.ratio
+    assert isinstance(guided.denoiser, Guided) and isinstance(ratio, PairEnergy) and isinstance(guided.denoiser.denoiser, SubsetGuided)
+    assert (ratio.pairs, ratio.reduction, guided.denoiser.scale["m1"]) == ("all", "sum", 1.5)
+    assert guided.meta["energy"]["missing"] == {"m0": 0.5, "m2": 0.3}
+    alone = load_module(tmp_path / "c" / "energy", PairEnergy)
+    assert all(torch.equal(v, ratio.state_dict()[k]) for k, v in alone.state_dict().items())
+    assert main(["sample", "--model", str(tmp_path / "c"), "--n", "1", "--out", str(tmp_path / "made")]) == 0
+    assert main([str(a) for a in [*command, "--missing", "m9=0.5"]]) == 2
+
+
+@pytest.mark.parametrize(("network", "base"), [("mlp", "joint"), ("twins", "marginals")])
+def test_a_discriminator_guides_the_composer(made, tmp_path, network, base):
+    """Real tuples against the Composer's own samples, over all modalities; any subset may be given to the guided Composer."""
+    command = ["train", "sbm-discriminator", "--model", made / "plain", "--out", tmp_path / "d", "--modalities", 3, "--data", made]
+    options = [
+        f"--opponent.{k}={v}" for k, v in {"network": network, "base": base, "width": 8, "fakes": 24, "steps": 2, "scale": 2.0}.items()
+    ]
+    assert main([str(a) for a in [*command, *options, "--training.steps", 3, "--training.batch_size", 16]]) == 0
+    found, plain = Composer.load(tmp_path / "d"), Composer.load(made / "plain")
+    assert isinstance(found.denoiser.ratio, Discriminator) and found.denoiser.scale["m0"] == 2.0
+    assert type(found.denoiser.denoiser) is (SubsetGuided if base == "joint" else MarginalDenoiser)
+    assert found.denoiser.ratio.apart and "leaders" not in found.defaults
+    given = {name: torch.zeros(1, 4) for name in ("m0", "m2")}
+    made_, other = (c.sample_latents(2, given=given, seed=0, steps=2, leaders=None)["m1"] for c in (found, plain))
+    assert made_.isfinite().all() and not torch.equal(made_, other)
+    assert found.sample(2, seed=0)["m2"].shape == (2, 3, 28, 28)
+
+
+def test_a_discriminator_against_marginals_needs_them(made, tmp_path):
+    composer = Composer.load(made / "plain")
+    Composer(composer.codecs, composer.denoiser.denoiser, {"steps": 2}).save(tmp_path / "bare")
+    with pytest.raises(PolyscoreError, match="expected a Composer with marginals"):
+        train_poly_discriminator(tmp_path / "bare", tmp_path / "d", 3, None, str(made), Opponent(base="marginals"), TINY, **QUIET)
+
+
+def test_energies_are_measured_beside_what_is_told(made, tmp_path):
+    command = ["evaluate", "sbm-energy", "--plain", made / "plain", "--told", made / "told", "--energy", made / "energy" / "energy"]
+    options = ["--judge", made / "judge", "--out", tmp_path / "t.json", "--modalities", 3, "--data", made, "--n", 20, "--steps", 2]
+    assert main([str(a) for a in [*command, *options, "--seeds", "[0, 1]", "--scale", 3.0]]) == 0
+    rows = {row["measure"]: row for row in read_table(tmp_path / "t.json")["rows"]}
+    assert {f"{case}: {name}" for case in ("plain", "-C", "-C, all pairs", "-T", "-TC") for name in ("given 2", "all agree")} <= set(rows)
+    assert len(rows["-TC: given 1"]["values"]) == 2 and rows["-C: evaluations"]["mean"] == 2
 
 
 def test_commands(made, tmp_path, capsys):
@@ -170,6 +236,9 @@ def test_time_against_the_number_of_modalities(tmp_path):
     assert rows["evaluations of a joint sample of 3 modalities"].values == [8]
     assert rows["time with 3 modalities over time with 2"].reach == ("<=", 1.5) and rows["seconds for 2 samples of 2 modalities"].mean > 0
     assert read_table(tmp_path / "time.json")["protocol"]["command"] == "polyscore evaluate sbm-time"
+    options = ["--numbers", "[2]", "--n", "2", "--repeats", "1", "--network", "true", "--out", str(tmp_path / "network.json")]
+    assert main(["evaluate", "sbm-time", *options]) == 0
+    assert read_table(tmp_path / "network.json")["protocol"]["joint law"]["network"]["width"] == 384
 
 
 def test_a_refiner_joins_a_composer(made, tmp_path, capsys):

@@ -52,7 +52,7 @@ def test_moments_of_posteriors_count_their_noise():
     found = MomentStart(SHAPES).fit({"x": torch.stack([means, 0.5 * torch.ones_like(means)], 1), "y": -means})
     expected = torch.tensor([[means.var() + 0.25, -means.var()], [-means.var(), means.var()]])
     torch.testing.assert_close(found.covariance, expected, atol=1e-4, rtol=1e-4)
-    with pytest.raises(DataError, match="at least two latents, found 1"):
+    with pytest.raises(DataError, match="at least two latents of x, found 1"):
         MomentStart(SHAPES).fit({"x": means[:1], "y": means[:1]})
 
 
@@ -62,3 +62,23 @@ def test_it_is_saved_with_the_checkpoint(tmp_path):
     composer = Composer({}, law(), {"steps": 3}, start=start())
     other = Composer({}, law(), {"steps": 3})
     assert not torch.allclose(composer.sample(2)["x"], other.sample(2)["x"])
+
+
+def test_moments_of_what_is_there():
+    """Means over the rows that have a modality, covariances over those that have both, and no negative variance in any direction."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 1, generator=generator)
+    y = 0.8 * x + 0.6 * torch.randn(4000, 1, generator=generator) + 3
+    gone = torch.rand(4000, generator=generator) < 0.4
+    whole, part = MomentStart(SHAPES).fit({"x": x, "y": y}), MomentStart(SHAPES)
+    for filler in (100.0, float("nan")):
+        part.fit({"x": x, "y": torch.where(gone[:, None], filler, y), "y_missing": gone})
+        torch.testing.assert_close(part.mean, whole.mean, atol=0.06, rtol=0)
+        torch.testing.assert_close(part.covariance, whole.covariance, atol=0.06, rtol=0)
+    torch.testing.assert_close(part.covariance[0, 0], x.var())
+    few = {name: torch.randn(6, 1, generator=generator) for name in "abc"}
+    few |= {f"{name}_missing": torch.arange(6) % 3 == place for place, name in enumerate("abc")}
+    found = MomentStart(dict.fromkeys("abc", (1,))).fit(few)
+    assert torch.linalg.eigvalsh(found.covariance).min() > -1e-6
+    with pytest.raises(DataError, match="at least two latents of x with y, found 0"):
+        MomentStart(SHAPES).fit({"x": x[:8], "y": y[:8], "x_missing": torch.arange(8) < 4, "y_missing": torch.arange(8) >= 4})

@@ -309,3 +309,25 @@ def test_pairings_need_experts_apart_whole_grids_and_twins():
     for wrong in ({"base": JOINT}, {"grid": 0}, {"observed": 0.5}):
         with pytest.raises(PolyscoreError, match="pairings need experts that stand apart"):
             DiscriminatorObjective(**{"base": BASE, "grid": 16, "pairings": 3, **wrong})
+
+
+def test_several_modalities_may_be_observed_at_once():
+    """With `most` = 2 of three modalities, one and two observed are equally frequent, each modality as often, and they carry no loss."""
+    base = Independent(*(GaussianDenoiser([0.0], 1.0, {name: VPSDE()}) for name in "abc"))
+    objective = DiscriminatorObjective(base, observed=0.5, most=2)
+    t, moves = objective.times(base.paths, Draw(0, 0, 6000))
+    seen = torch.stack([t[name] == 0 for name in "abc"], 1)
+    assert torch.equal(seen, torch.stack([moves[name] == 0 for name in "abc"], 1))
+    shares = torch.bincount(seen.sum(1), minlength=4) / 6000
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.25, 0.25, 0.0]), atol=0.03, rtol=0)
+    torch.testing.assert_close(seen.float().mean(0), torch.full((3,), 0.25), atol=0.03, rtol=0)
+    assert objective.settings()["most"] == 2 and "most" not in DiscriminatorObjective(base).settings()
+
+
+def test_incomplete_tuples_are_refused(tmp_path):
+    data = real(40)
+    marked = data | {"x_missing": torch.zeros(40, dtype=torch.bool)}
+    with pytest.raises(PolyscoreError, match="real tuples with x_missing; expected complete ones"):
+        RealAndFake(marked, data)
+    with pytest.raises(PolyscoreError, match="real tuples with x_missing; expected complete ones"):
+        train_discriminator(BASE, marked, fakes(tmp_path / "f"), tmp_path / "d", progress=False)

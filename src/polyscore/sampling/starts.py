@@ -45,22 +45,41 @@ class MomentStart(nn.Module):
     def fit(self, latents: Mapping[str, Tensor]) -> MomentStart:
         """Moments of latents (N, *shape), or of samples of posteriors (N, 2, *shape) given as means and standard deviations.
 
+        Entries `NAME_missing` (N,) mark rows without NAME: a mean is taken over the rows that have the modality, a covariance over those
+        that have both; negative eigenvalues, which covariances of different rows can have, become 0.
+
         Raises:
-            DataError: fewer than two rows.
+            DataError: fewer than two rows with a modality, or with both of two.
         """
-        parts, noise = [], torch.zeros_like(self.mean)
+        parts, noise, seen = [], torch.zeros_like(self.mean), []
         for name, shape in self.shapes.items():
             value = latents[name]
+            gone = latents.get(f"{name}_missing", torch.zeros(len(value))).bool()
+            value = torch.where(gone.reshape(-1, *[1] * (value.ndim - 1)), 0.0, value)
             if value.ndim == len(shape) + 2:
-                noise[self.places[name]] = value[:, 1].flatten(1).square().mean(0)
+                noise[self.places[name]] = value[:, 1].flatten(1).square().sum(0) / (~gone).sum().clamp(min=1)
                 value = value[:, 0]
             parts.append(value.flatten(1))
+            seen.append(~gone)
+        self._check(torch.stack(seen))
+        here = torch.cat([own[:, None].expand(-1, part.shape[1]) for own, part in zip(seen, parts, strict=True)], 1).double()
         flat = torch.cat(parts, 1).double()
-        if len(flat) < 2:
-            raise DataError(f"moments: expected at least two latents, found {len(flat)}")
-        self.mean.copy_(flat.mean(0))
-        self.covariance.copy_(flat.T.cov() + noise.diag())
+        mean = flat.sum(0) / here.sum(0)
+        centred = (flat - mean) * here
+        covariance = centred.T @ centred / (here.T @ here - 1)
+        if not bool(here.all()):
+            values, vectors = torch.linalg.eigh(covariance)
+            covariance = vectors * values.clamp(min=0) @ vectors.T
+        self.mean.copy_(mean)
+        self.covariance.copy_(covariance + noise.diag())
         return self
+
+    def _check(self, seen: Tensor) -> None:
+        """Enough rows (M, N) of every modality and pair."""
+        counts = (seen.double() @ seen.double().T).long()
+        for (i, a), (j, b) in itertools.combinations_with_replacement(enumerate(self.shapes), 2):
+            if counts[i, j] < 2:
+                raise DataError(f"moments: expected at least two latents of {a if a == b else f'{a} with {b}'}, found {int(counts[i, j])}")
 
     @torch.no_grad()
     def forward(self, walk: Walk, start: State, given: State) -> State:

@@ -31,6 +31,10 @@ class RealAndFake:
     """
 
     def __init__(self, real: Mapping[str, Tensor], fake: Mapping[str, Tensor], condition: Any = None, fake_condition: Any = None) -> None:
+        if marks := sorted(name for name in real if name.endswith("_missing") and name not in fake):
+            raise PolyscoreError(
+                f"discriminator: real tuples with {marks[0]}; expected complete ones (leave out those that miss a modality)"
+            )
         if set(real) - set(fake):
             raise PolyscoreError(f"discriminator: fakes of {sorted(fake)}, expected modalities {sorted(real)}")
         self.real = {**real, **_flat(condition)}
@@ -72,7 +76,7 @@ class DiscriminatorObjective:
         base: the frozen experts, on the discriminator's paths.
         adversarial: weight of L_disc. denoise: lambda, the weight of L_den; 0 leaves it out.
         reduction: the square in L_den is a "mean" over each modality's entries, or their "sum".
-        observed: share of rows with an observed modality.
+        observed: share of rows with an observed modality. most: the largest number of them (1 to that are equally frequent); None: one.
         dropout: share of rows whose condition is dropped (labels become -1, vectors 0).
         low, high: the times that are drawn. grid: so many different times a batch, evenly spaced and moved at every step by the golden
             ratio (networks then compute each time once); 0 draws a time for each row.
@@ -88,6 +92,7 @@ class DiscriminatorObjective:
     denoise: float = 1.0
     reduction: Literal["mean", "sum"] = "mean"
     observed: float = 0.0
+    most: int | None = None
     dropout: float = 0.1
     low: float = 0.0
     high: float = 1.0
@@ -101,7 +106,7 @@ class DiscriminatorObjective:
 
     def settings(self) -> dict[str, Any]:
         """The numbers, for the checkpoint."""
-        return {name: value for name, value in vars(self).items() if name != "base"}
+        return {name: value for name, value in vars(self).items() if name != "base" and value is not None}
 
     def __call__(self, module: Discriminator, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         """The loss, its parts, and per level: BCE, accuracy, mean |h|; per modality the norm of the correction over that of eps."""
@@ -147,6 +152,11 @@ class DiscriminatorObjective:
         t = snap(self.low + (self.high - self.low) * (moving_grid(draw, self.grid) if self.grid else draw.stratified()), paths)
         if not self.observed:
             return dict.fromkeys(paths, t), dict.fromkeys(paths, torch.ones_like(t))
+        if self.most is not None:
+            number = torch.where(draw.uniform() < self.observed, draw.integers(self.most) + 1, 0)
+            rank = draw.uniform(len(paths)).argsort(1).argsort(1)
+            moves = {name: (rank[:, place] >= number).to(t) for place, name in enumerate(paths)}
+            return {name: t * moves[name] for name in paths}, moves
         which = torch.where(draw.uniform() < self.observed, draw.integers(len(paths)), -1)
         moves = {name: (which != place).to(t) for place, name in enumerate(paths)}
         return {name: t * moves[name] for name in paths}, moves

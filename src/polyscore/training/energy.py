@@ -58,12 +58,14 @@ class Strangers:
 
 @dataclass(frozen=True)
 class EnergyObjective:
-    """-log sigmoid(-E(pair)) - log sigmoid(E(stranger)), mean over the pairs of modalities.
+    """-log sigmoid(-E(pair)) - log sigmoid(E(stranger)), mean over the pairs of modalities that a tuple (and its stranger) has.
 
     A pair (z_i, z_j) is of one tuple, a stranger (z_i, z'_j) of two; both are noised at the same times. All modalities of a sample
     share one time, but each is clean with probability `observed` (shown at t = 0), so that the energy serves observed partners.
     Optimum with "permuted": E = -PMI. "noise" takes z'_j ~ N(0, I) instead and "both" the mean of the two terms (Score-Based Multimodal
     Autoencoder, Eq. 7 as the authors run it); these also learn what a latent looks like, so they are not the PMI.
+
+    Entries `NAME_missing` and `NAME_missing_other` (B,) mark rows without NAME: their pairs carry no loss, whatever is in its place.
 
     Args:
         observed: probability of a clean modality. negatives: see above. pairs: "all", or "one" drawn for each step (the authors').
@@ -83,10 +85,11 @@ class EnergyObjective:
         low, high = self.window
         shared = low + (high - low) * draw.stratified()
         t = {name: torch.where(draw.uniform() < self.observed, 0.0, shared) for name in names}
-        own = module.features({n: self._noised(module, n, batch[n], t[n], draw) for n in names}, t)
+        here, there = ({n: _present(batch, f"{n}_missing{end}", shared) for n in names} for end in ("", "_other"))
+        own = module.features({n: self._noised(module, n, batch[n], here[n], t[n], draw) for n in names}, t)
         made = {}
         if self.negatives != "noise":
-            other = {n: self._noised(module, n, batch[f"{n}_other"], t[n], draw) for n in names}
+            other = {n: self._noised(module, n, batch[f"{n}_other"], there[n], t[n], draw) for n in names}
             made["permuted"] = module.features(other, t)
         if self.negatives != "permuted":
             made["noise"] = module.features({n: draw.normal(*module.shapes[n]) for n in names}, t)
@@ -95,13 +98,27 @@ class EnergyObjective:
         pairs = pairs if which is None else pairs[which : which + 1]
         first, second = [own[a] for a, _ in pairs], [own[b] for _, b in pairs]
         right = module.energies(first, second)
-        wrong = [module.energies(first, [other[b] for _, b in pairs]) for other in made.values()]
-        loss = functional.softplus(right).mean() + torch.stack([functional.softplus(-e).mean() for e in wrong]).mean()
-        told = ((right < 0).float().mean() + (wrong[0] > 0).float().mean()) / 2
+        both = torch.stack([here[a] & here[b] for a, b in pairs])
+        loss, told = _over(functional.softplus(right), both), _over((right < 0).float(), both) / 2
+        for kind, other in made.items():
+            wrong = module.energies(first, [other[b] for _, b in pairs])
+            known = torch.stack([here[a] & (there[b] if kind == "permuted" else here[b]) for a, b in pairs])
+            loss = loss + _over(functional.softplus(-wrong), known) / len(made)
+            told = told + _over((wrong > 0).float(), known) / (2 * len(made))
         return {"loss": loss, "accuracy": told.detach()}
 
-    def _noised(self, module: PairEnergy, name: str, value: Tensor, t: Tensor, draw: Draw) -> Tensor:
+    def _noised(self, module: PairEnergy, name: str, value: Tensor, here: Tensor, t: Tensor, draw: Draw) -> Tensor:
         shape = module.shapes[name]
+        value = torch.where(here.reshape(-1, *[1] * (value.ndim - 1)), value, 0.0)
         if value.ndim == len(shape) + 2:
             value = value[:, 0] + self.jitter * value[:, 1] * draw.normal(*shape)
         return module.path.corrupt(value, t, draw.normal(*shape))
+
+
+def _present(batch: Mapping[str, Tensor], mark: str, like: Tensor) -> Tensor:
+    return ~batch[mark].bool() if mark in batch else torch.ones_like(like, dtype=torch.bool)
+
+
+def _over(values: Tensor, counts: Tensor) -> Tensor:
+    """Mean over the rows of the mean of values (P, B) over the pairs that count."""
+    return ((values * counts).sum(0) / counts.sum(0).clamp(min=1)).mean()

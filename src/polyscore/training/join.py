@@ -134,6 +134,8 @@ class _Reviewer:
 
 def _check(base: Denoiser, real: Mapping[str, Tensor]) -> None:
     for name, value in real.items():
+        if name.endswith("_missing") and name not in base.paths:
+            raise PolyscoreError(f"discriminator: real tuples with {name}; expected complete ones (leave out those that miss a modality)")
         if name not in base.paths:
             raise PolyscoreError(f"discriminator: real data of modality {name!r}, but the experts have {sorted(base.paths)}")
         if tuple(value.shape[1:]) != tuple(base.shapes[name]):

@@ -9,15 +9,14 @@ from polyscore.checkpoint import load_module
 from polyscore.composer import Composer
 from polyscore.ratios.energy import PairEnergy
 from polyscore.recipes.latents import Mixture
+from polyscore.recipes.polymnist import guide_commands as guides
 from polyscore.recipes.polymnist.codecs import CODEC_TRAINING, JUDGE_TRAINING, train_poly_codec, train_poly_judge
 from polyscore.recipes.polymnist.decoders import DECODER_TRAINING, train_poly_decoders
 from polyscore.recipes.polymnist.joint import (
-    ENERGY_TRAINING,
     JOINT_TRAINING,
     OBJECTIVE,
     Guidance,
     Network,
-    train_poly_energy,
     train_poly_joint,
 )
 from polyscore.recipes.polymnist.mixture import train_poly_mixture
@@ -27,13 +26,12 @@ from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import show
 from polyscore.terminal import progress, say
 from polyscore.training import TrainConfig
-from polyscore.training.energy import EnergyObjective
 from polyscore.training.joint import JointObjective
 from polyscore.training.recovered import RecoveredObjective
 
 __all__ = ["EVALUATE", "TRAIN"]
 
-NETWORK, MIXTURE, GUIDANCE, ENERGY, RECOVERED = Network(), Mixture(), Guidance(), EnergyObjective(), RecoveredObjective()
+NETWORK, MIXTURE, GUIDANCE, RECOVERED = Network(), Mixture(), Guidance(), RecoveredObjective()
 
 
 def sbm_codec(
@@ -90,7 +88,7 @@ def sbm_joint(
     modalities: int = 5,
     backgrounds: str | None = None,
     data: str | None = None,
-    missing: float = 0.0,
+    missing: float | dict[str, float] = 0.0,
     contrastive: int = 0,
     marginals: str | None = None,
     encoder: str | None = None,
@@ -107,7 +105,8 @@ def sbm_joint(
         modalities: how many the data set has.
         backgrounds: as the codecs were trained.
         data: default $POLYSCORE_DATA.
-        missing: share of the modalities of the training tuples that are left out, at random.
+        missing: share of the modalities of the training tuples that are left out, at random; or one a modality, as in
+            --missing m0=0.5 m2=0.2.
         contrastive: size of the contrastive embedding of what is observed ("-T"); 0 for none.
         marginals: saved marginals to use, such as OUT/marginals of another run; by default they are trained.
         encoder: the same for the contrastive encoder, such as OUT/encoder of another run.
@@ -127,7 +126,7 @@ def sbm_mixture(
     modalities: int = 5,
     backgrounds: str | None = None,
     data: str | None = None,
-    missing: float = 0.0,
+    missing: float | dict[str, float] = 0.0,
     mixture: Mixture = MIXTURE,
     encoder: str | None = None,
     seed: int = 0,
@@ -140,39 +139,14 @@ def sbm_mixture(
         modalities: how many the data set has.
         backgrounds: as the codecs were trained.
         data: default $POLYSCORE_DATA.
-        missing: share of the modalities of the training tuples that are left out, at random.
+        missing: share of the modalities of the training tuples that are left out, at random; or one a modality, as in
+            --missing m0=0.5 m2=0.2.
         mixture: sizes.
         encoder: a saved contrastive encoder to use, such as OUT/encoder of another run; by default one is trained.
         seed: of everything that is drawn.
     """
     train_poly_mixture(codecs, out, modalities, backgrounds, data, missing, mixture, encoder, seed)
     say(f"saved {out}; try: polyscore sample --model {out}")
-
-
-def sbm_energy(
-    model: str = "runs/polymnist/joint",
-    out: str = "runs/polymnist/energy",
-    modalities: int = 5,
-    backgrounds: str | None = None,
-    data: str | None = None,
-    checked: bool = False,
-    objective: EnergyObjective = ENERGY,
-    training: TrainConfig = ENERGY_TRAINING,
-) -> None:
-    """Train the pairwise energies ("-C") on the latents of a Composer's autoencoders.
-
-    Args:
-        model: folder of the Composer.
-        out: folder for energy.json and energy.safetensors.
-        modalities: how many the data set has.
-        backgrounds: as the codecs were trained.
-        data: default $POLYSCORE_DATA.
-        checked: negatives are never of the same class (this reads labels).
-        objective: negatives, pairs, times.
-        training: steps, batch, learning rate and the like.
-    """
-    train_poly_energy(model, out, modalities, backgrounds, data, checked, objective=objective, config=training)
-    say(f"saved {out}/energy")
 
 
 def sbm_decoders(
@@ -368,18 +342,23 @@ def sbm_beta(
 
 
 def sbm_time(
-    out: str = "benchmarks/results/sbm-time.json", numbers: tuple[int, ...] = (2, 4, 6, 8, 10), n: int = 256, repeats: int = 5
+    out: str = "benchmarks/results/sbm-time.json",
+    numbers: tuple[int, ...] = (2, 4, 6, 8, 10),
+    n: int = 256,
+    repeats: int = 5,
+    network: bool = False,
 ) -> None:
-    """Seconds for joint samples of the recipe's networks against the number of modalities; nothing is trained for it.
+    """Seconds for joint samples against the number of modalities, of the closed form (sbm-mixture) or the network; nothing is trained.
 
     Args:
         out: the table, as JSON.
         numbers: of modalities.
         n: samples.
         repeats: of the measurement.
+        network: time the joint network (sbm-joint, untrained and without guidance) in place of the closed form.
     """
     with progress("timing") as bar:
-        rows = time_table(out, numbers, n, repeats, progress=bar)
+        rows = time_table(out, numbers, n, repeats, network=network, progress=bar)
     say(show(rows, f"{n} samples; saved {out}"))
 
 
@@ -388,9 +367,9 @@ TRAIN: dict[str, Callable[..., None]] = {
     "sbm-judge": sbm_judge,
     "sbm-joint": sbm_joint,
     "sbm-mixture": sbm_mixture,
-    "sbm-energy": sbm_energy,
     "sbm-decoders": sbm_decoders,
     "sbm-refiner": sbm_refiner,
+    **guides.TRAIN,
 }
 EVALUATE: dict[str, Callable[..., None]] = {
     "sbm-polymnist": sbm_polymnist,
@@ -398,4 +377,5 @@ EVALUATE: dict[str, Callable[..., None]] = {
     "sbm-beta": sbm_beta,
     "sbm-sweep": sbm_sweep,
     "sbm-time": sbm_time,
+    **guides.EVALUATE,
 }

@@ -1,4 +1,4 @@
-"""The joint score of the PolyMNIST recipe over the latents of autoencoders trained apart, its marginals, and its energies."""
+"""The joint score of the PolyMNIST recipe over the latents of autoencoders trained apart, and its marginals."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ from polyscore.checkpoint import load_module, save_module
 from polyscore.codecs import Codec
 from polyscore.composer import Composer
 from polyscore.data.polymnist import PolyMNIST, load_polymnist
-from polyscore.denoisers import Denoiser
+from polyscore.errors import PolyscoreError
 from polyscore.networks.alone import MarginalDenoiser
 from polyscore.networks.mlp import JointDenoiser
-from polyscore.ratios.energy import PairEnergy
 from polyscore.ratios.subset import SubsetGuided
 from polyscore.recipes.latents import Network as Size
 from polyscore.recipes.latents import train_score
 from polyscore.recipes.polymnist.codecs import pictures
 from polyscore.training import Samples, TrainConfig, fit
-from polyscore.training.energy import EnergyObjective, Strangers
 from polyscore.training.joint import JointObjective
 
-__all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_poly_energy", "train_poly_joint"]
+__all__ = ["DEFAULTS", "JOINT_TRAINING", "Network", "drop", "encode_all", "train_poly_joint"]
 
 JOINT_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=2e-3, ema=0.998, checkpoint_every=1000, log_every=250)
 MARGINAL_TRAINING = TrainConfig(steps=1500, batch_size=256, lr=2e-3, ema=0.997, checkpoint_every=500, log_every=250)
-ENERGY_TRAINING = TrainConfig(steps=3000, batch_size=256, lr=1e-3, ema=0.998, checkpoint_every=1000, log_every=250)
 DEFAULTS: dict[str, Any] = {"steps": 8, "leaders": {"m0": 4}, "rest": 5, "again": 4}
 OBJECTIVE = JointObjective(joint=0.1, absent=0.0, apart=0.0, even=True)
 
@@ -58,7 +55,7 @@ def train_poly_joint(
     modalities: int = 5,
     backgrounds: str | None = None,
     data: str | None = None,
-    missing: float = 0.0,
+    missing: float | Mapping[str, float] = 0.0,
     contrastive: int = 0,
     marginals: str | os.PathLike[str] | None = None,
     encoder: str | os.PathLike[str] | None = None,
@@ -72,8 +69,9 @@ def train_poly_joint(
     """Train the joint score, the marginals and, for "-T", the contrastive encoders, on the tuples as they are (no label is read).
 
     Args:
-        codecs: folder with m0.json, m1.json, ... missing: share of the modalities of the training tuples that are left out at random.
-        contrastive: size of the contrastive embedding; 0 for none. marginals, encoder: saved ones to use; None trains them.
+        codecs: folder with m0.json, m1.json, ... missing: share of the modalities of the training tuples that are left out at random,
+            or one a modality. contrastive: size of the contrastive embedding; 0 for none.
+        marginals, encoder: saved ones to use; None trains them.
         guidance: with a strength of 0 no marginals are trained: per-modality times alone, as Bounoua et al. 2024 train (MLD).
 
     Raises:
@@ -110,39 +108,6 @@ def _marginals(
     return model.eval()
 
 
-def train_poly_energy(
-    model: str | os.PathLike[str] = "runs/polymnist/joint",
-    out: str | os.PathLike[str] = "runs/polymnist/energy",
-    modalities: int = 5,
-    backgrounds: str | None = None,
-    data: str | None = None,
-    checked: bool = False,
-    width: int = 192,
-    objective: EnergyObjective | None = None,
-    config: TrainConfig = ENERGY_TRAINING,
-    progress: bool = True,
-) -> PairEnergy:
-    """Train the pairwise energies on the latents of a Composer's codecs and save them as `out`/energy.json and .safetensors (float16).
-
-    Args:
-        checked: negatives are never of the same class (this reads labels).
-
-    Raises:
-        DataError: MNIST is not there. CheckpointError: no such Composer. PolyscoreError: as `polyscore.training.fit`.
-    """
-    torch.manual_seed(config.seed)
-    composer = Composer.load(model)
-    train = load_polymnist("train", modalities, backgrounds, data)
-    source = Strangers(encode_all(composer.codecs, train), train.labels if checked else None)
-    shapes: Denoiser = composer.denoiser
-    energy = PairEnergy(shapes.shapes, next(iter(shapes.paths.values())), width)
-    objective = objective or EnergyObjective()
-    settings = {"objective": asdict(objective), "checked": checked, "width": width}
-    fit(energy, source, objective, config, out=Path(out) / "run", progress=progress, facts=settings)
-    save_module(energy, Path(out) / "energy", dtype=torch.float16, meta={**settings, "training": asdict(config)})
-    return energy.eval()
-
-
 @torch.no_grad()
 def encode_all(codecs: Mapping[str, Codec], data: PolyMNIST) -> dict[str, Tensor]:
     """Posterior means and standard deviations of all tuples, {modality: (N, 2, latent)}."""
@@ -150,12 +115,25 @@ def encode_all(codecs: Mapping[str, Codec], data: PolyMNIST) -> dict[str, Tensor
     return {name: torch.cat([torch.stack(codecs[name].posterior(pictures(data, name, rows)), 1) for rows in parts]) for name in data.names}
 
 
-def drop(names: Sequence[str], n: int, share: float, seed: int) -> dict[str, Tensor]:
-    """{NAME_missing: (n,)}: each modality is missing with probability `share`, but never all of a tuple. Empty without any missing."""
-    if share <= 0:
+def drop(names: Sequence[str], n: int, share: float | Mapping[str, float], seed: int) -> dict[str, Tensor]:
+    """{NAME_missing: (n,)}: each modality is missing with probability `share`, or its own of `share` (none: 0), but never all of a tuple.
+
+    A tuple that would have nothing keeps one modality, drawn among those that are not always missing. Empty without any missing.
+
+    Raises:
+        PolyscoreError: an unknown modality, a share outside [0, 1], or nothing left.
+    """
+    own = share if isinstance(share, Mapping) else dict.fromkeys(names, share)
+    if unknown := sorted(set(own) - set(names)):
+        raise PolyscoreError(f"missing modality {unknown[0]!r}: expected one of {', '.join(names)}")
+    shares = torch.tensor([float(own.get(name, 0.0)) for name in names])
+    if not bool(((shares >= 0) & (shares <= 1)).all()) or bool((shares == 1).all()):
+        raise PolyscoreError(f"missing: expected shares in [0, 1], not all 1, found {share}")
+    if not bool(shares.any()):
         return {}
     draw = torch.Generator().manual_seed(seed + 77)
-    gone = torch.rand(n, len(names), generator=draw) < share
+    gone = torch.rand(n, len(names), generator=draw) < shares
     empty = gone.all(1)
-    gone[empty, torch.randint(len(names), (int(empty.sum()),), generator=draw)] = False
+    kept = torch.arange(len(names))[shares < 1]
+    gone[empty, kept[torch.randint(len(kept), (int(empty.sum()),), generator=draw)]] = False
     return {f"{name}_missing": gone[:, place] for place, name in enumerate(names)}

@@ -28,7 +28,7 @@ def train_poly_mixture(
     modalities: int = 5,
     backgrounds: str | None = None,
     data: str | None = None,
-    missing: float = 0.0,
+    missing: float | Mapping[str, float] = 0.0,
     mixture: Mixture | None = None,
     encoder: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -38,7 +38,8 @@ def train_poly_mixture(
     """Fit a `JointMixture` whose groups are clusters of contrastive embeddings (`fit_mixture`), and save the Composer in `out`.
 
     Args:
-        codecs: folder with m0.json, m1.json, ... missing: share of the modalities of the training tuples that are left out at random.
+        codecs: folder with m0.json, m1.json, ... missing: share of the modalities of the training tuples that are left out at random,
+            or one a modality.
         mixture: sizes. encoder: a saved one to use; None trains one. seed: of everything that is drawn.
 
     Raises:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polyscore.checkpoint import load_module
 from polyscore.composer import Composer
 from polyscore.data.download import sha256_of
 from polyscore.denoisers import Denoiser
@@ -20,7 +21,7 @@ from polyscore.recipes.polymnist.paper import paper_sampling
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.spec import to_spec
 
-__all__ = ["beta_table", "guided_by", "missing_table", "poly_sweep", "poly_table", "reaches"]
+__all__ = ["beta_table", "energy_table", "guided_by", "missing_table", "poly_sweep", "poly_table", "reaches"]
 
 PAPER = {
     "given 1": "10 modalities, paper Fig. 8",
@@ -214,6 +215,52 @@ def poly_sweep(
             progress(place + 1, len(settings))
     protocol = {"model": model, "defaults": to_spec(composer.defaults)}
     write_table(out, rows, _protocol("sbm-sweep", judge, modalities, backgrounds, n, [seed], began) | protocol)
+    return rows
+
+
+def energy_table(
+    plain: str,
+    told: str,
+    energy: str,
+    judge: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    scale: float = 1.0,
+    steps: int = 20,
+    seeds: Sequence[int] = (0, 1, 2),
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    n: int = 300,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Measured]:
+    """A joint network alone, guided by energies (-C), told the contrastive context (-T), and both (-TC); writes `out`.
+
+    No subset guidance and no leaders. "-C, all pairs" guides by all pairs with a generated member, observed or not.
+
+    Raises:
+        CheckpointError: no such Composer, energies or judge. DataError: MNIST is not there.
+    """
+    began = time.perf_counter()
+    test, rows = PolyTest.load(judge, modalities, backgrounds, data), []
+    cases: dict[str, tuple[str, str | None]] = {"plain": (plain, None), "-C": (plain, "observed"), "-C, all pairs": (plain, "all")}
+    cases |= {"-T": (told, None), "-TC": (told, "observed")}
+    for place, (title, (model, pairs)) in enumerate(cases.items()):
+        composer, ratio = Composer.load(model), load_module(energy, PairEnergy) if pairs else None
+        if ratio is not None:
+            ratio.pairs = pairs
+        composer.denoiser = guided_by(composer.denoiser, 0.0, energy=ratio, scale=scale)
+        rows += _few(title, composer, test, n, seeds, steps=steps, leaders=None)
+        if progress is not None:
+            progress(place + 1, len(cases))
+    protocol = {
+        "what the seeds vary": "sampler and test rows",
+        "plain": plain,
+        "told": told,
+        "energy": energy,
+        "scale": scale,
+        "steps": steps,
+    }
+    write_table(out, rows, _protocol("sbm-energy", judge, modalities, backgrounds, n, seeds, began) | protocol)
     return rows
 
 

@@ -10,19 +10,23 @@ from dataclasses import asdict
 import torch
 
 from polyscore.composer import Composer
+from polyscore.networks.mlp import JointDenoiser
 from polyscore.recipes.latents import Mixture
 from polyscore.recipes.polymnist.codecs import poly_codec
+from polyscore.recipes.polymnist.joint import Network
 from polyscore.recipes.polymnist.mixture import DEFAULTS
 from polyscore.recipes.tables import Measured, write_table
 
 __all__ = ["time_table", "unfitted"]
 
 
-def unfitted(modalities: int, mixture: Mixture | None = None, latent: int = 20) -> Composer:
-    """The recipe's Composer of so many modalities, as it is before it is fitted."""
+def unfitted(modalities: int, mixture: Mixture | None = None, latent: int = 20, network: bool = False) -> Composer:
+    """The recipe's Composer of so many modalities, as it is before it is fitted: the closed form, or the joint network without guidance."""
     codecs = {f"m{i}": poly_codec(latent) for i in range(modalities)}
     shapes = {name: codec.latent_shape for name, codec in codecs.items()}
-    return Composer({n: c.eval() for n, c in codecs.items()}, (mixture or Mixture()).unfitted(shapes), DEFAULTS)
+    sizes = {name: value for name, value in asdict(Network()).items() if not name.startswith("marginal")}
+    denoiser = JointDenoiser(shapes, **sizes).eval() if network else (mixture or Mixture()).unfitted(shapes)
+    return Composer({n: c.eval() for n, c in codecs.items()}, denoiser, DEFAULTS)
 
 
 def time_table(
@@ -31,11 +35,15 @@ def time_table(
     n: int = 256,
     repeats: int = 5,
     mixture: Mixture | None = None,
+    network: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Measured]:
-    """Seconds for n joint samples, decoded, with 2, 4, ... modalities; the fastest of three runs, `repeats` times over."""
+    """Seconds for n joint samples, decoded, with 2, 4, ... modalities; the fastest of three runs, `repeats` times over.
+
+    The joint law is the closed form, or with `network` the joint network, untrained and without guidance.
+    """
     began = time.perf_counter()
-    composers = {m: unfitted(m, mixture) for m in numbers}
+    composers = {m: unfitted(m, mixture, network=network) for m in numbers}
     seconds: dict[int, list[float]] = {m: [] for m in numbers}
     for again in range(repeats):
         for m, composer in composers.items():
@@ -53,7 +61,7 @@ def time_table(
         "n": n,
         "seeds": list(range(repeats)),
         "threads": torch.get_num_threads(),
-        "mixture": asdict(mixture or Mixture()),
+        "joint law": {"network": asdict(Network())} if network else {"mixture": asdict(mixture or Mixture())},
         "options": DEFAULTS,
         "seconds": round(time.perf_counter() - began, 1),
     }
