@@ -188,6 +188,14 @@ def judged(file: Path, test: Any) -> dict[str, float]:
     return found | {"steps": float(arrays["steps"])} | times
 
 
+def untrained(args: argparse.Namespace) -> Path | None:
+    """The first file of trained judge, codecs and Composers that is not there."""
+    folders = [kind.format(seed=seed) for kind in (args.ours, args.mld) if kind for seed in args.seeds.split(",")]
+    codecs = [Path(args.codecs) / f"m{i}.json" for i in range(args.modalities)]
+    wanted = [Path(args.judge).with_suffix(".json"), *codecs, *(Path(folder) / "composer.json" for folder in folders)]
+    return next((file for file in wanted if not file.is_file()), None)
+
+
 def main() -> None:
     """Train, judge and write the table."""
     from polyscore.composer import Composer
@@ -214,6 +222,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         child(args.child, args)
+        return
+    if absent := untrained(args):
+        print(f"skipped, as {absent} is not there; docs/sbm.md has the commands that train judge, codecs and Composers")
         return
     began, rows = time.perf_counter(), []
     place = Path(args.place)
