@@ -106,7 +106,8 @@ def train_paper_codec(
     """
     torch.manual_seed(config.seed)
     train = load_polymnist("train", modalities, backgrounds, data)
-    codec, objective = (paper_vae(latent), VAE_OBJECTIVE) if kind == "vae" else (paper_rae(latent), RAE_OBJECTIVE)
+    codec: VAE | RAE = paper_vae(latent) if kind == "vae" else paper_rae(latent)
+    objective: VAEObjective | RAEObjective = VAE_OBJECTIVE if kind == "vae" else RAE_OBJECTIVE
     train.rows(modality, torch.arange(1))
 
     def batch(draw: Draw) -> dict[str, Tensor]:
