@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from polyscore.errors import PolyscoreError
+from polyscore.networks.convnext import StackedDenoiser
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.sampling import sample
-from polyscore.training import Samples, TrainConfig, fit
+from polyscore.training import Draw, Samples, TrainConfig, fit
 from polyscore.training.joint import JointObjective
 
 SHAPES = {"a": (3,), "b": (2, 2), "word": (2,)}
@@ -89,3 +90,17 @@ def test_a_joint_gaussian_is_learnt_with_its_conditionals(heads, tmp_path):
     assert torch.corrcoef(torch.cat([joint["x"], joint["y"]], 1).T)[0, 1] == pytest.approx(0.9, abs=0.04)
     given = sample(model, 2000, given={"x": torch.ones(2000, 1)}, steps=20, seed=1)["y"]
     assert float(given.mean()) == pytest.approx(0.9, abs=0.1) and float(given.std()) == pytest.approx(0.436, abs=0.1)
+
+
+def test_what_is_missing_may_be_anything():
+    """Neither the loss nor its gradient depends on what stands in the rows without a modality."""
+    model = StackedDenoiser({"a": (64,), "b": (64,)}, dim=12)
+    data, gone = {name: torch.randn(6, 64) for name in "ab"}, torch.arange(6) < 3
+
+    def told(filler):
+        batch = data | {"b": torch.where(gone[:, None], filler, data["b"]), "b_missing": gone}
+        loss = JointObjective()(model, batch, Draw(0, 0, 6))["loss"]
+        return torch.cat([loss[None], *(g.flatten() for g in torch.autograd.grad(loss, list(model.parameters())))])
+
+    zeros, large, nothing = (told(filler) for filler in (0.0, 50.0, float("nan")))
+    assert torch.equal(zeros, large) and torch.equal(zeros, nothing) and zeros.isfinite().all()

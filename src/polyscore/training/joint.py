@@ -33,7 +33,8 @@ class JointObjective:
 
     Batch entries are latents (B, *shape), or posterior means and standard deviations stacked as (B, 2, *shape): then a
     sample of the posterior is taken, its noise scaled by `jitter`, or by `observed_jitter` where the modality is observed (0: its mean,
-    which is what `encode` gives at sampling). An entry `NAME_missing` (B,) marks rows without NAME.
+    which is what `encode` gives at sampling). An entry `NAME_missing` (B,) marks rows without NAME: they
+    are absent and carry no loss, whatever is in their place.
     """
 
     joint: float = 0.5
@@ -50,7 +51,7 @@ class JointObjective:
         """The loss, and its mean for each modality and band of noise levels."""
         names = list(module.shapes)
         t, moves = self.times(names, batch, draw)
-        clean = {name: self._latent(batch[name], module.shapes[name], t[name], draw) for name in names}
+        clean = {name: self._latent(_filled(batch, name), module.shapes[name], t[name], draw) for name in names}
         noise = {name: self._noise(module, name, draw) for name in names}
         z = {name: module.paths[name].corrupt(clean[name], t[name], noise[name]) for name in names}
         predicted = module(z, t, self._condition(module, batch, draw))
@@ -108,6 +109,12 @@ class JointObjective:
             t[name] = torch.where(seen, 0.0, torch.where(gone, 1.0, now))
             moves[name] = (~(seen | gone)).float()
         return t, moves
+
+
+def _filled(batch: Mapping[str, Tensor], name: str) -> Tensor:
+    """A modality's entry, with zeros in the rows that miss it: at t = 1 some paths still carry signal."""
+    value, mark = batch[name], f"{name}_missing"
+    return value.masked_fill(batch[mark].bool().reshape(-1, *[1] * (value.ndim - 1)), 0) if mark in batch else value
 
 
 def latent(value: Tensor, shape: Sequence[int], jitter: Tensor, draw: Draw) -> Tensor:
