@@ -66,7 +66,7 @@ def joint(
     modalities: tuple[str, ...] | None = None,
     closed: bool = False,
     contrastive: int = 0,
-    guidance: float = 0.3,
+    guidance: float = 1.0,
     network: Network = NETWORK,
     mixture: Mixture = MIXTURE,
     objective: JointObjective = OBJECTIVE,

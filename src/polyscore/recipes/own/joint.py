@@ -55,7 +55,7 @@ def train_own_joint(
     modalities: Sequence[str] | None = None,
     closed: bool = False,
     contrastive: int = 0,
-    guidance: float = 0.3,
+    guidance: float = 1.0,
     network: Network | None = None,
     mixture: Mixture | None = None,
     objective: JointObjective = OBJECTIVE,
