@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,31 @@ def test_what_does_not_fit_ends_in_one_line(tmp_path: Path) -> None:
         Segments(tmp_path, tmp_path, "test")
     with pytest.raises(DataError, match="aist or tiktok"):
         Segments(tmp_path, tmp_path, "test", "reels")  # type: ignore[arg-type]
+
+
+def test_video_features_and_negatives(tmp_path: Path) -> None:
+    """Video lists beside the others; the published negatives of the six-second training list, as numbers of segments."""
+    for part in ("motion", "audio", "video"):
+        names = [f"/x/{part}_s6/train/{name}.{'wav' if part == 'audio' else 'npy'}" for name in AIST]
+        (tmp_path / f"aist_{part}_train_segment_s6.txt").write_text("\n".join(names))
+    for i, name in enumerate(AIST):
+        for part, shape in (("motion", (360, 219)), ("video", (2048,) if i else (3, 2048))):
+            (tmp_path / f"{part}_s6/train").mkdir(parents=True, exist_ok=True)
+            np.save(tmp_path / f"{part}_s6/train/{name}.npy", np.full(shape, float(i)))
+        write_audio(tmp_path / "audio_s6/train" / f"{name}.wav", torch.full((132_300,), 0.1), rate=22_050)
+    found = Segments(tmp_path, tmp_path, "train", seconds=6, video=True)
+    assert [s.video.shape for s in found if s.video is not None] == [(3, 2048), (1, 2048), (1, 2048)]
+    assert Segments(tmp_path, tmp_path, "train", seconds=6)[0].video is None
+    assert found.negatives() is None
+    file = tmp_path / "aist_extra_negative_samples.json"
+    rows = [[f"/x/audio_s6/train/{AIST[j]}.wav" for j in range(3) if j != i] for i in range(3)]
+    file.write_text(json.dumps(rows))
+    negatives = found.negatives()
+    assert negatives is not None and negatives.tolist() == [[1, 2], [0, 2], [0, 1]]
+    for wrong in (rows[:2], [["/x/other.wav"]] * 3, "text"):
+        file.write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"expected (a list of audio paths|3 lists)"):
+            found.negatives()
+    (tmp_path / "aist_video_train_segment_s6.txt").write_text("/x/other.npy")
+    with pytest.raises(DataError, match="in its order"):
+        Segments(tmp_path, tmp_path, "train", seconds=6, video=True)

@@ -127,6 +127,18 @@ def test_negatives_from_the_batch() -> None:
         OtherExamples("x", tokens, None, 4, by="batch")
 
 
+def test_negatives_by_list_are_those_listed() -> None:
+    listed = torch.stack([torch.arange(6)[torch.arange(6) != i] for i in range(6)])
+    source = OtherExamples("x", torch.arange(6)[:, None], torch.zeros(6).long(), 3, listed=listed)
+    for step in range(5):
+        batch = source(Draw(0, step, 6))
+        assert batch["negatives"].shape == (6, 3, 1)
+        assert bool((batch["negatives"][..., 0] != batch["x"]).all())
+        assert all(len(set(row.tolist())) == 3 for row in batch["negatives"][..., 0])
+    with pytest.raises(DataError, match="negatives by list"):
+        OtherExamples("x", torch.arange(6)[:, None], torch.zeros(6).long(), 9, listed=listed)
+
+
 def test_importance_sampling_is_unbiased() -> None:
     """Acceptance 17: the average of loss / p over draws is the sum over t."""
     times = ImportanceTimes(10, warm=2)

@@ -134,7 +134,8 @@ def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, 
     """Clips of `samples` samples, one every so many seconds of the part of each dance from span[0] to span[1], shares of its length.
 
     Motion has a frame every 64 ms: joints around the centre at its middle, their speeds, the centre's speed (141 numbers), and cos and sin
-    of where in a beat of the dance's own count the frame's middle is. `visual`: with `pictures` of the dancer, evenly over the clip.
+    of where in a beat of the dance's own count the frame's middle is. `visual`: with `pictures` of the dancer, evenly over the clip, times
+    20 (about 1 in size).
 
     Raises:
         DataError: no clip fits.
@@ -151,7 +152,7 @@ def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, 
             places.append((number, begin / RATE))
             if visual:
                 middles = begin / RATE + (torch.arange(VISUAL[0], dtype=torch.float64) + 0.5) * samples / RATE / VISUAL[0]
-                seen.append(pictures(dance, middles))
+                seen.append(20 * pictures(dance, middles))
     if not waves or any(len(w) != samples for w in waves):
         raise DataError(f"dance: expected dances of more than {samples / RATE:.1f} s in the part {span}, found none")
     which, starts = (torch.tensor(part) for part in zip(*places, strict=True))

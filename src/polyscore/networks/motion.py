@@ -11,11 +11,17 @@ from torch import Tensor, nn
 
 from polyscore.denoisers import Expert, State
 from polyscore.errors import PolyscoreError
-from polyscore.networks.transformer import TokenTransformer
+from polyscore.networks.transformer import Feed, TokenTransformer
 from polyscore.spec import register
 from polyscore.tokens.paths import Absorbing
 
-__all__ = ["DanceDenoiser", "DanceNetwork", "MotionEncoder"]
+__all__ = ["SIZES", "DanceDenoiser", "DanceNetwork", "MotionEncoder"]
+
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {"width": 64, "depth": 2},
+    "paper": {"width": 1024, "depth": 19, "heads": 16, "feed": "sigmoid", "steps": 80, "wide": 800, "channels": (256, 512, 1024, 1024, 1)},
+}
+"""Of a `DanceNetwork`: "paper" has CDCD's motion encoder (Table 5) and its dance transformer, "small" trains on a processor."""
 
 
 class MotionEncoder(nn.Module):
@@ -43,9 +49,14 @@ class MotionEncoder(nn.Module):
 class DanceNetwork(nn.Module):
     """network(z, t, condition) -> {modality: logits (B, L, K)}; condition {"motion": (B, L, features), "label": genres (B,)} or None.
 
-    The motion has one frame a token and is added to it; its `MotionEncoder` vector is the token that cross-attention looks at. A motion of
-    zeros says nothing (give real ones a feature that is always 1). With `visual` (pictures, features) the condition may have "visual" (B,
-    pictures, features) too: more tokens of the cross-attention.
+    The motion, (B, frames, features), runs along with the tokens (between frames linearly, where there is not one a token) and is added to
+    them; its `MotionEncoder` vector is the token that cross-attention looks at. A motion of zeros says nothing (give real ones a feature
+    that is always 1). With `visual` (pictures, features) the condition may have "visual" (B, pictures, features) too: more tokens of the
+    cross-attention. With `steps`, norms have a table of that many time steps, and the genre is a token of the cross-attention as well.
+
+    Args:
+        modality, vocabulary, length: of the tokens. features, frames (default one a token): of the motion. genres: their number; -1: none.
+        width, depth, heads, feed, steps: of the `TokenTransformer`. wide, channels: of the `MotionEncoder`.
     """
 
     def __init__(
@@ -58,30 +69,46 @@ class DanceNetwork(nn.Module):
         width: int,
         depth: int,
         visual: Sequence[int] | None = None,
+        frames: int | None = None,
+        heads: int = 4,
+        feed: Feed = "gelu",
+        steps: int = 0,
+        wide: int = 96,
+        channels: Sequence[int] = (48, 64, 1),
     ) -> None:
         super().__init__()
-        self.length, self.features = length, features
-        self.encoder = MotionEncoder(length, features, width)
+        self.length, self.features, self.frames = length, features, frames or length
+        self.encoder = MotionEncoder(self.frames, features, width, wide, channels)
         self.along = nn.Conv1d(features, width, 5, padding=2)
         self.visual = tuple(visual) if visual else None
-        told = {"dance": (1, width)} | ({"visual": self.visual} if self.visual else {})
+        self.genre = genres + 1 if steps else 0
+        told = {"dance": (1, width)} | ({"genre": (1, self.genre)} if self.genre else {}) | ({"visual": self.visual} if self.visual else {})
+        classes = 0 if steps else genres
         self.core = TokenTransformer(
-            modality, vocabulary, (length,), width, depth, classes=genres, conditions=told, source=width, along=width
+            modality, vocabulary, (length,), width, depth, heads, 4, feed, steps, classes, conditions=told, source=width, along=width
         )
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> State:
         """Logits of every position."""
         given = condition if isinstance(condition, Mapping) else {"label": condition}
-        motion = given.get("motion")
+        motion, rows = given.get("motion"), len(next(iter(z.values())))
         if motion is None:
-            motion = torch.zeros(len(next(iter(z.values()))), self.length, self.features)
-        if tuple(motion.shape[1:]) != (self.length, self.features):
-            raise PolyscoreError(f"motion: expected (n, {self.length}, {self.features}), found {tuple(motion.shape)}")
-        told = {"label": given.get("label"), "dance": self.encoder(motion), "along": self.along(motion.transpose(1, 2)).transpose(1, 2)}
+            motion = torch.zeros(rows, self.frames, self.features)
+        if tuple(motion.shape[1:]) != (self.frames, self.features):
+            raise PolyscoreError(f"motion: expected (n, {self.frames}, {self.features}), found {tuple(motion.shape)}")
+        along = self.along(motion.transpose(1, 2))
+        if self.frames != self.length:
+            along = nn.functional.interpolate(along, self.length, mode="linear")
+        told = {"label": given.get("label"), "dance": self.encoder(motion), "along": along.transpose(1, 2)}
+        if self.genre:
+            label = torch.as_tensor(-1 if told["label"] is None else told.pop("label")).long().expand(rows) + 1
+            told |= {"label": None, "genre": nn.functional.one_hot(label, self.genre).float()[:, None]}
         seen = given.get("visual")
         if seen is not None:
-            if self.visual is None or tuple(seen.shape[1:]) != self.visual:
-                raise PolyscoreError(f"visual: expected (n, {self.visual}), found {tuple(seen.shape)}")
+            if self.visual is None:
+                raise PolyscoreError("visual: expected none, as this network was built to see no pictures of the dancer")
+            if tuple(seen.shape[1:]) != self.visual:
+                raise PolyscoreError(f"visual: expected (n, {self.visual[0]}, {self.visual[1]}), found {tuple(seen.shape)}")
             told["visual"] = seen
         found: State = self.core(z, t, told)
         return found
@@ -89,7 +116,13 @@ class DanceNetwork(nn.Module):
 
 @register
 class DanceDenoiser(Expert):
-    """A `DanceNetwork` as a denoiser of music tokens (B, length) on an absorbing path; `visual` as there."""
+    """A `DanceNetwork` of a named size (`SIZES`) as a denoiser of music tokens (B, length) on an absorbing path.
+
+    `width` and `depth` override the size's; `visual` and `frames` as there.
+
+    Raises:
+        PolyscoreError: an unknown size.
+    """
 
     def __init__(
         self,
@@ -97,10 +130,15 @@ class DanceDenoiser(Expert):
         length: int = 32,
         features: int = 33,
         genres: int = 3,
-        width: int = 64,
-        depth: int = 2,
+        width: int | None = None,
+        depth: int | None = None,
         modality: str = "music",
         visual: Sequence[int] | None = None,
+        size: str = "small",
+        frames: int | None = None,
     ) -> None:
-        network = DanceNetwork(modality, vocabulary, length, features, genres, width, depth, visual)
+        if size not in SIZES:
+            raise PolyscoreError(f"size {size!r}: expected one of {', '.join(SIZES)}")
+        chosen = SIZES[size] | {name: value for name, value in (("width", width), ("depth", depth)) if value is not None}
+        network = DanceNetwork(modality, vocabulary, length, features, genres, visual=visual, frames=frames, **chosen)
         super().__init__(network, {modality: Absorbing(vocabulary)}, {modality: (length,)}, "logits")

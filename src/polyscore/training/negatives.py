@@ -61,7 +61,8 @@ class OtherExamples:
     by "label": random examples of another label. by "embedding": of `pool` random examples of another label, the N least similar
     (cosine), so that near-duplicates are left out; needs `embeddings` (size, D). by "batch": the next rows of the batch with another
     label; results then depend on batch mates. Where no label is known (None, or one for all), embeddings alone decide, and "label" is -1
-    or that one. Examples with equal tokens are never negatives of each other where the objective looks (it drops equal sequences).
+    or that one. With `listed` (size, M) by that list: N of the M examples it names for each. Examples with equal tokens are never negatives
+    of each other where the objective looks (it drops equal sequences).
 
     `more` entries, one row an example, come along. Random numbers come from the `Draw` alone, so many processes see the same.
 
@@ -79,18 +80,21 @@ class OtherExamples:
         pool: int = 32,
         more: Mapping[str, Tensor] | None = None,
         by: By | None = None,
+        listed: Tensor | None = None,
     ) -> None:
-        self.by: By = by or ("label" if embeddings is None else "embedding")
+        self.by: By | Literal["list"] = "list" if listed is not None else by or ("label" if embeddings is None else "embedding")
         known = torch.full((len(tokens),), -1) if labels is None else labels.long()
         if len(tokens) != len(known) or (embeddings is not None and len(embeddings) != len(tokens)):
             raise DataError(f"negatives: expected as many labels (and embeddings) as sequences, found {len(known)} for {len(tokens)}")
         if self.by == "embedding" and (embeddings is None or pool < negatives):
             raise DataError(f"negatives by embedding: expected embeddings and a pool of at least {negatives}, found {pool} of {embeddings}")
+        if listed is not None and (len(listed) != len(tokens) or listed.shape[1] < negatives):
+            raise DataError(f"negatives by list: expected ({len(tokens)}, {negatives} or more), found {tuple(listed.shape)}")
         self.labelled = len(known.unique()) > 1
-        if self.by != "embedding" and negatives and not self.labelled:
+        if self.by in ("label", "batch") and negatives and not self.labelled:
             raise DataError(f"negatives by {self.by}: expected at least two labels, found one")
         self.name, self.tokens, self.labels, self.negatives, self.pool = name, tokens, known, negatives, pool
-        self.more = dict(more or {})
+        self.more, self.listed = dict(more or {}), listed
         self.embeddings = None if embeddings is None else torch.nn.functional.normalize(embeddings, dim=1)
         self._order = self.labels.argsort(stable=True)
         counts = torch.bincount(self.labels) if self.labelled else torch.tensor([len(known)])
@@ -106,9 +110,14 @@ class OtherExamples:
         if self.negatives and self.by == "batch":
             batch["negatives"] = in_batch(batch[self.name], label, self.negatives)
         elif self.negatives:
-            chosen = self._by_label(label, draw, self.negatives) if self.by == "label" else self._by_embedding(rows, draw)
-            batch["negatives"] = self.tokens[chosen]
+            batch["negatives"] = self.tokens[self._chosen(rows, label, draw)]
         return batch
+
+    def _chosen(self, rows: Tensor, label: Tensor, draw: Draw) -> Tensor:
+        if self.listed is not None:
+            order = draw.uniform(self.listed.shape[1]).cpu().argsort(1)[:, : self.negatives]
+            return self.listed[rows].gather(1, order)
+        return self._by_label(label, draw, self.negatives) if self.by == "label" else self._by_embedding(rows, draw)
 
     def _by_label(self, label: Tensor, draw: Draw, number: int) -> Tensor:
         """Random examples (B, number) of another label."""

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
-from polyscore.checkpoint import load_module, load_state, load_tensors, save_module, save_tensors
+from polyscore.checkpoint import load_module, load_state, read_json, save_module, save_tensors
 from polyscore.codecs import Chain, LogMel
 from polyscore.codecs.vq import VQ, codebook_use
-from polyscore.data.dance import COUNT, FRAME, GENRES, RATE, VISUAL, Clips, Dance, cut, load_dances
+from polyscore.data.dance import FRAME, RATE, Clips
+from polyscore.errors import PolyscoreError
 from polyscore.metrics.judges import Judge, accuracy
 from polyscore.networks.conv import ConvEncoder
 from polyscore.networks.motion import DanceDenoiser
+from polyscore.recipes.cdcd.dance_data import DanceSet, Parts, load_parts
 from polyscore.training import Samples, TrainConfig, fit
 from polyscore.training.classifier import ClassifierObjective
 from polyscore.training.contrast import TokenObjective
 from polyscore.training.negatives import OtherExamples
 from polyscore.training.vq import VQObjective
 
-__all__ = ["DANCE_SETTINGS", "DanceTraining", "Studio", "prepare", "train_dance"]
+__all__ = ["DANCE_SETTINGS", "DanceSweep", "DanceTraining", "Studio", "load_denoiser", "prepare", "same_data", "train_dance"]
 
-SAMPLES = 32 * FRAME
-"""2.048 s: 32 tokens of 64 ms."""
-TRAIN, TEST = (0.0, 0.68), (0.7, 1.0)
 FEATURES = 32
 NEGATIVES = 4
 PLAIN = TokenObjective("music", auxiliary=5e-2)
@@ -45,12 +44,37 @@ MORE = TrainConfig(steps=120, batch_size=64, lr=5e-4, ema=0.97, warmup=10, log_e
 
 @dataclass(frozen=True)
 class DanceTraining:
-    """Of the codec, the judge of genres, the vanilla denoisers, and their continuations."""
+    """Of the codec, the judge of genres, the vanilla denoisers, and their continuations; size: of the denoisers."""
 
     codec: TrainConfig = CODEC
     judge: TrainConfig = JUDGE
     first: TrainConfig = FIRST
     more: TrainConfig = MORE
+    size: Literal["small", "paper"] = "small"
+
+
+@dataclass(frozen=True)
+class DanceSweep:
+    """Step-wise contrast against shuffled chunks with all of these: chunks, temperatures, weights (lambda).
+
+    Args:
+        samplings: seeds of sampling; the mean over them counts.
+    """
+
+    chunks: tuple[int, ...] = (2, 4, 8)
+    temperatures: tuple[float, ...] = (0.02, 0.1)
+    weights: tuple[float, ...] = (0.05, 0.2, 0.5)
+    samplings: tuple[int, ...] = (11, 12, 13, 14)
+
+    def settings(self) -> dict[str, TokenObjective]:
+        """By name."""
+        base = DANCE_SETTINGS["step-intra"]
+        return {
+            f"step-intra, chunks {c}, temperature {t:g}, lambda {w:g}": replace(base, chunks=c, temperature=t, weight=w)
+            for c in self.chunks
+            for t in self.temperatures
+            for w in self.weights
+        }
 
 
 @dataclass
@@ -58,15 +82,24 @@ class Studio:
     """Everything that the dances become once: clips of both parts, their tokens, and motion as `FEATURES` numbers, the count and a 1.
 
     The clips come from all dances: the first 68 % of each to train, the last 30 % to test. So the songs are known, not their ends.
+    (Segments have their own splits, and no count.) Where there is one genre there is no judge.
     """
 
     codec: Chain
-    judge: Judge
-    dances: list[Dance]
-    train: Clips
-    test: Clips
+    judge: Judge | None
+    parts: Parts
     tokens: Tensor
     basis: Tensor
+
+    @property
+    def train(self) -> Clips:
+        """To train with."""
+        return self.parts.train
+
+    @property
+    def test(self) -> Clips:
+        """To test with."""
+        return self.parts.test
 
     @property
     def vocabulary(self) -> int:
@@ -74,8 +107,8 @@ class Studio:
         return cast(VQ, self.codec.stages[-1]).vocabulary
 
     def features(self, clips: Clips) -> dict[str, Tensor]:
-        """What the networks see of the dance: motion (N, 32, FEATURES + 3), and pictures (N, 8, 144) if there are, about 1 in size."""
-        seen = {} if clips.visual is None else {"visual": 20 * clips.visual}
+        """What the networks see of the dance: motion (N, frames, FEATURES + count + 1), and what is seen of it (N, rows, D) if there is."""
+        seen = {} if clips.visual is None else {"visual": clips.visual}
         return {"motion": project(clips.motion, self.basis)} | seen
 
 
@@ -100,10 +133,11 @@ def principal(motion: Tensor, features: int = FEATURES) -> Tensor:
 
 def music_codec(waves: Tensor, codes: int = 128) -> Chain:
     """A log-mel spectrogram of 16 ms frames, and a 1-D VQ of them with a token every 64 ms; mean and deviation from the waves."""
-    front = LogMel(SAMPLES, RATE, 1024, FRAME // 4, 48, 0.05, 0.0, 1.0)
+    samples = waves.shape[1]
+    front = LogMel(samples, RATE, 1024, FRAME // 4, 48, 0.05, 0.0, 1.0)
     mel = front.encode(waves[:: max(1, len(waves) // 200)])
     mean, std = float(mel.mean()), float(mel.std())
-    front = LogMel(SAMPLES, RATE, 1024, FRAME // 4, 48, 0.05, mean, std)
+    front = LogMel(samples, RATE, 1024, FRAME // 4, 48, 0.05, mean, std)
     return Chain([front, VQ(front.latent_shape, codes, 16, 48, (2, 2), 2, 3, "identity")])
 
 
@@ -113,29 +147,46 @@ def prepare(
     training: DanceTraining | None = None,
     progress: bool = True,
     visual: bool = False,
+    dataset: DanceSet = "dances",
 ) -> Studio:
-    """Train what is not in `out` yet (codec, judge), encode the dances, and return it all. `visual`: pictures of the dancer count as well.
+    """Train what is not in `out` yet (codec, judge), encode the dances, and return it all.
+
+    Args:
+        visual: pictures of the dancer, or the segments' video features, count as well. data, dataset: see `load_parts`.
 
     Raises:
-        DataError: the dances are not there. PolyscoreError: as `polyscore.training.fit`.
+        DataError: the dances are not there. PolyscoreError: `out` is of another data set; as `polyscore.training.fit`.
     """
-    training = training or DanceTraining()
-    dances = load_dances(data)
-    train, test = cut(dances, SAMPLES, 0.256, TRAIN, visual), cut(dances, SAMPLES, SAMPLES / RATE, TEST, visual)
-    folder = Path(out)
+    training, folder = training or DanceTraining(), Path(out)
+    parts = load_parts(dataset, data, visual)
     if not (folder / "codec.json").is_file():
-        _train_codec(train, test, folder, training.codec, progress)
+        _train_codec(parts, folder, training.codec, progress)
+    same_data(folder, parts.name)
     codec = load_module(folder / "codec", Chain)
-    if not (folder / "judge.json").is_file():
-        _train_judge(train, test, cast(LogMel, codec.stages[0]), folder, training.judge, progress)
+    judged = len(parts.genres) > 1
+    if judged and not (folder / "judge.json").is_file():
+        _train_judge(parts, cast(LogMel, codec.stages[0]), folder, training.judge, progress)
     with torch.no_grad():
-        tokens = torch.cat([codec.encode(part) for part in train.waves.split(200)])
-    basis = principal(train.motion[..., :-COUNT])
-    save_tensors({"basis": basis}, folder / "basis.safetensors")
-    return Studio(codec, load_module(folder / "judge", Judge), dances, train, test, tokens, basis)
+        tokens = torch.cat([codec.encode(part) for part in parts.train.waves.split(200)])
+    basis = principal(parts.train.motion[..., : parts.train.motion.shape[-1] - parts.count])
+    edges = {"edges": torch.tensor(parts.dances[0].edges)} if parts.dances else {}
+    save_tensors({"basis": basis, **edges}, folder / "basis.safetensors")
+    return Studio(codec, load_module(folder / "judge", Judge) if judged else None, parts, tokens, basis)
 
 
-def _train_codec(train: Clips, test: Clips, folder: Path, config: TrainConfig, progress: bool) -> None:
+def same_data(folder: Path, name: str) -> None:
+    """Refuse a folder of models that were trained on other dances than `name` says.
+
+    Raises:
+        CheckpointError: no codec is there. PolyscoreError: another data set.
+    """
+    found = read_json(folder / "codec.json")["meta"]["dataset"]
+    if found != name:
+        raise PolyscoreError(f"{folder}: expected models of {name!r}, found those of {found!r}; choose another folder or data set")
+
+
+def _train_codec(parts: Parts, folder: Path, config: TrainConfig, progress: bool) -> None:
+    train, test = parts.train, parts.test
     torch.manual_seed(config.seed)
     codec = music_codec(train.waves)
     front, vq = cast(LogMel, codec.stages[0]), cast(VQ, codec.stages[1])
@@ -146,42 +197,69 @@ def _train_codec(train: Clips, test: Clips, folder: Path, config: TrainConfig, p
         tokens = vq.eval().encode(unseen)
         error = float((vq.decode(tokens) - unseen).square().mean())
     quality = {"mel square error / variance": error, **codebook_use(tokens, vq.vocabulary)}
-    save_module(codec.eval(), folder / "codec", meta={"dataset": "dances, first 68 %", "training": asdict(config), "test": quality})
+    save_module(codec.eval(), folder / "codec", meta={"dataset": parts.name, "training": asdict(config), "test": quality})
 
 
-def _train_judge(train: Clips, test: Clips, front: LogMel, folder: Path, config: TrainConfig, progress: bool) -> None:
+def _train_judge(parts: Parts, front: LogMel, folder: Path, config: TrainConfig, progress: bool) -> None:
     """A classifier of genres that sees each equally often."""
+    train, test, genres = parts.train, parts.test, len(parts.genres)
     torch.manual_seed(config.seed)
-    judge = Judge(ConvEncoder(front.latent_shape, 32, (16, 32), dropout=0.1, pool=True), 32, len(GENRES), front, 0.2)
+    judge = Judge(ConvEncoder(front.latent_shape, 32, (16, 32), dropout=0.1, pool=True), 32, genres, front, 0.2)
     most = int(torch.bincount(train.labels).max())
-    rows = torch.cat(
-        [own.repeat(-(-most // len(own)))[:most] for k in range(len(GENRES)) if len(own := (train.labels == k).nonzero()[:, 0])]
-    )
+    rows = torch.cat([own.repeat(-(-most // len(own)))[:most] for k in range(genres) if len(own := (train.labels == k).nonzero()[:, 0])])
     samples = Samples({"music": train.waves[rows], "label": train.labels[rows]})
     fit(judge, samples, ClassifierObjective("music"), config, out=folder / "run-judge", progress=progress)
     judge = judge.eval()
     each = [accuracy(judge, test.waves[test.labels == k], test.labels[test.labels == k]) for k in test.labels.unique().tolist()]
-    meta = {"dataset": "dances, first 68 %", "test_accuracy": sum(each) / len(each), "test_items": len(test), "mean over": "genres"}
+    meta = {"dataset": parts.name, "test_accuracy": sum(each) / len(each), "test_items": len(test), "mean over": "genres"}
     save_module(judge, folder / "judge", meta={**meta, "training": asdict(config)})
 
 
+def load_denoiser(folder: Path, visual: bool) -> DanceDenoiser:
+    """The denoiser that `train_dance` saved in a folder.
+
+    Raises:
+        CheckpointError: it is not there or damaged. PolyscoreError: it sees pictures of the dancer and should not, or the other way round.
+    """
+    denoiser = cast(DanceDenoiser, load_module(folder / "denoiser", DanceDenoiser))
+    sees = denoiser.network.visual is not None  # type: ignore[union-attr]
+    if sees != visual:
+        kinds = {True: "with pictures of the dancer (--visual true)", False: "without pictures of the dancer (--visual false)"}
+        raise PolyscoreError(f"{folder}: expected a denoiser trained {kinds[visual]}, found one {kinds[sees]}; choose another folder")
+    return denoiser
+
+
 def train_dance(
-    studio: Studio, out: str, objective: TokenObjective, config: TrainConfig, base: str | None = None, progress: bool = True
+    studio: Studio,
+    out: str,
+    objective: TokenObjective,
+    config: TrainConfig,
+    base: str | None = None,
+    progress: bool = True,
+    size: str = "small",
 ) -> DanceDenoiser:
     """Train a denoiser of music tokens given the dance, from the start or from `base`, and save it as `out`/denoiser.
 
+    Args:
+        base: a denoiser of the same size that `train_dance` saved. size: see `polyscore.networks.motion.SIZES`.
+
     Raises:
-        CheckpointError: the base is not there. PolyscoreError: as `polyscore.training.fit`.
+        CheckpointError: the base is not there, or of another size. PolyscoreError: the base, or what is in `out`, sees pictures of the
+            dancer and the studio has none, or the other way round; as `polyscore.training.fit`.
     """
     torch.manual_seed(config.seed)
     seen = studio.features(studio.train)
     objective = replace(objective, features=tuple(seen))
-    sizes = (studio.vocabulary, studio.tokens.shape[1], seen["motion"].shape[2], len(GENRES))
-    denoiser = DanceDenoiser(*sizes, visual=VISUAL if "visual" in seen else None)
+    if (Path(out) / "denoiser.json").is_file():
+        load_denoiser(Path(out), "visual" in seen)
+    motion = seen["motion"]
+    visual = tuple(seen["visual"].shape[1:]) if "visual" in seen else None
+    sizes = (studio.vocabulary, studio.tokens.shape[1], motion.shape[2], len(studio.parts.genres))
+    denoiser = DanceDenoiser(*sizes, visual=visual, size=size, frames=motion.shape[1])
     if base is not None:
-        load_state(denoiser, load_tensors(Path(base).with_suffix(".safetensors")), Path(base))
+        load_state(denoiser, load_denoiser(Path(base).parent, "visual" in seen).state_dict(), base)
     needs = NEGATIVES if objective.inter != "none" else 0
-    source = OtherExamples("music", studio.tokens, studio.train.labels, needs, more=seen)
+    source = OtherExamples("music", studio.tokens, studio.train.labels, needs, more=seen, listed=studio.parts.negatives)
     facts = {"objective": asdict(objective), "base": base}
     fit(denoiser, source, objective, config, out=Path(out) / "run", progress=progress, facts=facts)
     save_module(denoiser.eval(), Path(out) / "denoiser", meta={**facts, "training": asdict(config)})

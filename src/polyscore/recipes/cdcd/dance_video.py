@@ -43,6 +43,10 @@ def draw_dance(dance: Dance, start: float, seconds: float, size: int = 192, fps:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
 
 
+def _denoiser(folder: str, seed: int, setting: str) -> DanceDenoiser:
+    return cast(DanceDenoiser, load_module(Path(folder) / f"{seed}" / setting / "denoiser", DanceDenoiser))
+
+
 def dance_videos(
     folder: str = "runs/cdcd-dance",
     out: str = "outputs/dance",
@@ -58,7 +62,7 @@ def dance_videos(
     Raises:
         CheckpointError: models that are not trained. DataError: the dances are not there. PolyscoreError: more clips than there are.
     """
-    denoiser = cast(DanceDenoiser, load_module(Path(folder) / f"{seed}" / setting / "denoiser", DanceDenoiser))
+    denoiser = _denoiser(folder, seed, setting)
     studio = prepare(folder, data, progress=False, visual=denoiser.network.visual is not None)
     if not 1 <= n <= len(studio.test):
         raise PolyscoreError(f"n is {n}, expected 1 to {len(studio.test)}")
@@ -67,7 +71,7 @@ def dance_videos(
     made = make_music(studio, denoiser, torch.tensor(turns), steps, seed, token_solver)
     files = []
     for row, wave in zip(turns, made, strict=True):
-        dance, start = studio.dances[int(studio.test.dances[row])], float(studio.test.starts[row])
+        dance, start = studio.parts.dances[int(studio.test.dances[row])], float(studio.test.starts[row])
         frames = draw_dance(dance, start, len(wave) / RATE)
         facts = {"dance": dance.name, "genre": GENRES[dance.genre], "start": start, "seed": seed, "setting": setting}
         facts |= {"steps": steps, "token_solver": token_solver}
