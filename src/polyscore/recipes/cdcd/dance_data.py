@@ -63,12 +63,12 @@ def _clips(segments: Segments) -> Clips:
     """Whole tokens of every segment; sound that is too short ends in silence, as in the authors' loader."""
     samples = segments.seconds * RATE // FRAME * FRAME
     rows = list(segments)
-    for what, shapes in (
-        ("motion", {tuple(s.motion.shape) for s in rows}),
-        ("video", {s.video.shape for s in rows if s.video is not None}),
-    ):
-        if len(shapes) > 1:
-            raise DataError(f"{segments.dataset}: expected {what} of one shape in all {segments.split} segments, found {sorted(shapes)}")
+    shapes = {"motion": [tuple(s.motion.shape) for s in rows], "video": [tuple(s.video.shape) for s in rows if s.video is not None]}
+    for what, found in shapes.items():
+        if len(set(found)) > 1:
+            raise DataError(
+                f"{segments.dataset}: expected {what} of one shape in all {segments.split} segments, found {sorted(set(found))}"
+            )
     waves = [torch.nn.functional.pad(s.wave, (0, max(0, samples - len(s.wave))))[:samples] for s in rows]
     labels = torch.tensor([max(s.genre, 0) for s in rows])
     seen = [s.video for s in rows if s.video is not None]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from polyscore.metrics.attributes import fgsm
 from polyscore.metrics.beats import beats_score, click_track, onsets, pick_onsets, seconds_with_onsets, white_noise
-from polyscore.paths import VPSDE
+from polyscore.paths import VPSDE, Path
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.sampling import edit, sample
 from polyscore.token_oracles import TokenTableDenoiser
@@ -231,7 +231,7 @@ def beside_pixels(seed: int, n: int = 12_000, steps: int = 30) -> Found:
     }
     places = torch.cartesian_prod(*[torch.arange(k) for k in joint.shape]).unbind(1)
     entries = {name: value[place] for (name, value), place in zip(values.items(), places, strict=True)}
-    paths = {"picture": VPSDE(), "sound": VPSDE(), "word": Absorbing(3)}
+    paths: dict[str, Path] = {"picture": VPSDE(), "sound": VPSDE(), "word": Absorbing(3)}
     table = TokenTableDenoiser(paths, {"word": entries.pop("word")}, joint.flatten(), entries, 0.1)
     found: Found = {}
     for subset in (subset for size in range(3) for subset in itertools.combinations(values, size)):
