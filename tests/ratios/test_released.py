@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from polyscore.checkpoint import save_tensors
+from polyscore.checkpoint import load_module, save_module, save_tensors
 from polyscore.errors import PolyscoreError
 from polyscore.paths import ScaledLinear
 from polyscore.ratios.released import RELEASED, Release, load_released, released_names, translate
@@ -80,6 +80,38 @@ def test_a_converted_file_loads_and_guides(tmp_path):
     assert torch.equal(ours["streams.video.blocks.1.out.space.weight"], weight[..., 0])
     raw = load_released(tmp_path / "tiny.safetensors", TINY, PATHS, smoothing=None)
     assert torch.allclose(raw(z, {"video": 0.4, "audio": 0.4}), ratio.logit(z, {"video": 0.4, "audio": 0.4}))
+
+
+def test_states_with_other_orders_of_axes(tmp_path):
+    """Videos with channels first and mel before time: the same logits, and gradients in the states' own order."""
+    tensors, _ = theirs(TINY)
+    save_tensors(tensors, tmp_path / "tiny.safetensors")
+    turned = load_released(tmp_path / "tiny.safetensors", TINY, PATHS, axes={"video": (1, 0, 2, 3), "audio": (0, 2, 1)})
+    plain, t = load_released(tmp_path / "tiny.safetensors", TINY, PATHS), {"video": 0.4, "audio": 0.4}
+    z = {"video": torch.randn(2, 4, 2, 8, 8), "audio": torch.randn(2, 3, 6, 8)}
+    own = {"video": z["video"].transpose(1, 2), "audio": z["audio"].transpose(2, 3)}
+    assert torch.allclose(turned(own, t), plain(z, t), atol=1e-6)
+    gradient, expected = turned.gradient(own, t), plain.gradient(z, t)
+    assert torch.allclose(gradient["video"], expected["video"].transpose(1, 2), atol=1e-6)
+    assert torch.allclose(gradient["audio"], expected["audio"].transpose(2, 3), atol=1e-6)
+    assert float(gradient["audio"].abs().sum()) > 0
+    save_module(turned, tmp_path / "ratio")
+    assert torch.equal(load_module(tmp_path / "ratio")(own, t), turned(own, t))
+    with pytest.raises(PolyscoreError, match=r"axes \[0, 1\] of 'audio', expected an order of 0 to 2"):
+        load_released(tmp_path / "tiny.safetensors", TINY, PATHS, axes={"audio": (0, 1)})
+    with pytest.raises(PolyscoreError, match="axes of modality 'sound'"):
+        load_released(tmp_path / "tiny.safetensors", TINY, PATHS, axes={"sound": (0, 2, 1)})
+
+
+@pytest.mark.parametrize("name", ["audioldm_animediff_vggsound", "auffusion_videocrafter2_vggsound"])
+def test_released_sizes_take_the_latents_of_pipelines(name):
+    """AnimateDiff's (4, 16, 32, 32); AudioLDM's (8, 50, 16), or Auffusion's (4, 32, 25) with mel before time."""
+    axes = {"video": (1, 0, 2, 3)} | ({"audio": (0, 2, 1)} if name.startswith("auffusion") else {})
+    shapes = {"video": (4, 16, 32, 32), "audio": (4, 32, 25) if "audio" in axes else (8, 50, 16)}
+    with torch.device("meta"):
+        network = RELEASED[name].network(axes)
+        z = {modality: torch.zeros(2, *shape) for modality, shape in shapes.items()}
+        assert network(z, dict.fromkeys(z, torch.full((2,), 0.5))).shape == (2,)
 
 
 def test_what_does_not_fit_is_named(tmp_path):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from polyscore.adapters.schedulers import Convention, Schedule, convention_of, path_of
 from polyscore.denoisers import AnyPrediction, Denoiser, State, Times
+from polyscore.networks.streams import infer_kind
 from polyscore.paths import GaussianPath, Time
 from polyscore.predictions import Prediction
 
@@ -32,6 +33,21 @@ class AdaptedExpert(Denoiser):
         self.shapes = {modality: tuple(shape)}
         self.spaces = {modality: space} if space else {}
         self._pins: dict[float, float] = {}
+
+    @property
+    def kind(self) -> str:
+        """What the modality is, "audio", "video" or "image"; by the rank of its states (C, ...): two axes sound, four a video."""
+        return {2: "audio", 4: "video"}.get(len(self.shapes[self.modality]), "image")
+
+    @property
+    def stream(self) -> tuple[str, tuple[int, ...]]:
+        """How a discriminator sees the states: their kind (`polyscore.networks.streams.KINDS`), and the order of axes that kind has.
+
+        Diffusers puts channels first: a video (C, F, H, W) is turned to (F, C, H, W); a sound (C, time, mel) is a spectrogram.
+        """
+        rank = len(self.shapes[self.modality])
+        order = (1, 0, 2, 3) if rank == 4 else tuple(range(rank))
+        return "spectrogram" if rank == 3 and self.kind == "audio" else infer_kind(self.shapes[self.modality]), order
 
     def call(self, z: Tensor, timestep: Tensor, condition: Any) -> Tensor:
         """The network's raw output for scaled states z (B, *shape), its own times (B,) and a condition."""
@@ -70,6 +86,7 @@ class NetworkExpert(AdaptedExpert):
     Args:
         network: a module or function. scheduler: the one it was trained with. shape: of the state without the batch.
         modality: its name. mu: of dynamic shifting. space: name of the latent space.
+        kind: "audio", "video" or "image"; by default what the rank of the states says.
     """
 
     def __init__(
@@ -80,9 +97,15 @@ class NetworkExpert(AdaptedExpert):
         modality: str = "image",
         mu: float | None = None,
         space: str | None = None,
+        kind: str | None = None,
     ) -> None:
         super().__init__(modality, path_of(scheduler, mu), convention_of(scheduler), shape, space)
-        self.network = network
+        self.network, self._kind = network, kind
+
+    @property
+    def kind(self) -> str:
+        """What the modality is."""
+        return self._kind or super().kind
 
     def call(self, z: Tensor, timestep: Tensor, condition: Any) -> Tensor:
         """The network's raw output."""

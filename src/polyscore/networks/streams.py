@@ -7,6 +7,7 @@ The streams never mix before the fusion. No batch statistics; every operation ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -19,7 +20,7 @@ from polyscore.networks.timed import Sinusoid
 from polyscore.networks.vit import PatchStream
 from polyscore.spec import register
 
-__all__ = ["KINDS", "StreamNetwork", "infer_kind"]
+__all__ = ["KINDS", "StreamNetwork", "StreamSize", "infer_kind"]
 
 KINDS = ("vector", "waveform", "spectrogram", "image", "video")
 _RANKS = {1: "vector", 2: "waveform", 3: "image", 4: "video"}
@@ -30,6 +31,29 @@ def infer_kind(shape: Sequence[int]) -> str:
     if len(shape) not in _RANKS:
         raise PolyscoreError(f"discriminator: a state of shape {tuple(shape)}: expected one to four dimensions")
     return _RANKS[len(shape)]
+
+
+@dataclass(frozen=True)
+class StreamSize:
+    """How large a `StreamNetwork` is, and what it is made of.
+
+    Args:
+        width: channels of the first level.
+        blocks: residual blocks a level.
+        multipliers: of the width, one a level.
+        max_dilation: block k of a waveform or spectrogram stream has dilation 2^(k mod max_dilation).
+        fusion: "mlp", "transformer" or "aligned".
+        fusion_depth: layers of a transformer fusion.
+        extractor: "resblock" or "vit".
+    """
+
+    width: int = 32
+    blocks: int = 1
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    max_dilation: int = 1
+    fusion: Literal["mlp", "transformer", "aligned"] = "mlp"
+    fusion_depth: int = 5
+    extractor: Literal["resblock", "vit"] = "resblock"
 
 
 class Conv(nn.Module):
@@ -155,7 +179,8 @@ class StreamNetwork(nn.Module):
     for that modality's stream (all zeros: none), or both as {"label": ..., modality: ...}.
 
     Args:
-        shapes: of each modality. kinds: of each where the rank does not say it ("spectrogram").
+        shapes: of each modality's states. kinds: of each where the rank does not say it ("spectrogram").
+        axes: {modality: order}: the network sees axis order[k] of such a state as its axis k, as a video (C, F, H, W) by (1, 0, 2, 3).
         width: C. blocks: L, residual blocks a level. multipliers: of C. embed: of the time; default C.
         max_dilation: block k of a waveform or spectrogram stream has dilation 2^(k mod max_dilation).
         text: size of each modality's text embedding. classes: of labels.
@@ -181,10 +206,13 @@ class StreamNetwork(nn.Module):
         extractor: Literal["resblock", "vit"] = "resblock",
         steps: int = 1000,
         zero: bool = True,
+        axes: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         size, features = embed or width, width * multipliers[-1]
         self.names = list(shapes)
+        self.axes = _orders(shapes, axes or {})
+        shapes = {name: [shape[axis] for axis in self.axes.get(name, range(len(shape)))] for name, shape in shapes.items()}
         self.kinds = {name: (kinds or {}).get(name, infer_kind(shape)) for name, shape in shapes.items()}
         _check(self.kinds, fusion, extractor)
         self.sinusoid = Sinusoid(size, steps)
@@ -206,9 +234,12 @@ class StreamNetwork(nn.Module):
         """Logits (B,)."""
         clocks = {name: cast(Tensor, self.time(self.sinusoid(t[name]))) for name in self.names}
         embeddings = {name: clock + self._known(name, condition, clock) for name, clock in clocks.items()}
-        features = [self.streams[name](z[name], embeddings[name]) for name in self.names]
+        features = [self.streams[name](self._turned(name, z[name]), embeddings[name]) for name in self.names]
         shared = torch.stack(list(clocks.values())).mean(0)
         return cast(Tensor, self.head(self.fusion(features, shared))[:, 0])
+
+    def _turned(self, name: str, z: Tensor) -> Tensor:
+        return z.permute(0, *(1 + axis for axis in self.axes[name])) if name in self.axes else z
 
     def _known(self, name: str, condition: Any, like: Tensor) -> Tensor:
         parts = condition if isinstance(condition, Mapping) else {"label": condition}
@@ -222,6 +253,15 @@ class StreamNetwork(nn.Module):
             known = torch.full((len(like),), -1, device=like.device) if label is None else torch.as_tensor(label, device=like.device)
             found = found + self.classes(known.expand(len(like)) + 1)
         return found
+
+
+def _orders(shapes: Mapping[str, Sequence[int]], axes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    for name, order in axes.items():
+        if name not in shapes:
+            raise PolyscoreError(f"discriminator: axes of modality {name!r}, expected one of {sorted(shapes)}")
+        if sorted(order) != list(range(len(shapes[name]))):
+            raise PolyscoreError(f"discriminator: axes {list(order)} of {name!r}, expected an order of 0 to {len(shapes[name]) - 1}")
+    return {name: tuple(order) for name, order in axes.items()}
 
 
 def _check(kinds: Mapping[str, str], fusion: str, extractor: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,16 +38,21 @@ class Release:
     text: tuple[int, int] | None = None
     fusion: Literal["mlp", "transformer"] = "mlp"
 
-    def network(self) -> StreamNetwork:
-        """The network, without its weights."""
+    def network(self, axes: Mapping[str, Sequence[int]] | None = None) -> StreamNetwork:
+        """The network, without its weights, for states whose axes it takes in these orders (`StreamNetwork`)."""
+        shapes = {"video": self.video, "audio": self.audio}
+        for name, order in (axes or {}).items():
+            if name in shapes and sorted(order) == list(range(len(shapes[name]))):
+                shapes[name] = tuple(shapes[name][list(order).index(axis)] for axis in range(len(order)))
         return StreamNetwork(
-            {"video": self.video, "audio": self.audio},
+            shapes,
             width=self.width,
             blocks=self.blocks,
             kinds={"audio": self.audio_kind},
             max_dilation=self.max_dilation,
             text=dict(zip(("video", "audio"), self.text, strict=True)) if self.text else None,
             fusion=self.fusion,
+            axes=axes,
         )
 
 
@@ -145,13 +150,19 @@ def translate(tensors: Mapping[str, Tensor], network: StreamNetwork, source: obj
 
 
 def load_released(
-    path: str | os.PathLike[str], release: str | Release, paths: Mapping[str, Path], smoothing: float | None = 1e-5
+    path: str | os.PathLike[str],
+    release: str | Release,
+    paths: Mapping[str, Path],
+    smoothing: float | None = 1e-5,
+    axes: Mapping[str, Sequence[int]] | None = None,
 ) -> Discriminator:
     """A released discriminator from its converted file, for states named video and audio.
 
     Args:
         path: NAME.safetensors. release: a key of `RELEASED`, or another size. paths: of "video" and "audio": those of the base models.
         smoothing: of the log ratio; 1e-5 as in their code, None for the raw logit, which does not saturate.
+        axes: where the states have another order of axes than the release: its axis k is the state's axis axes[modality][k]. Videos of
+            diffusers (C, F, H, W): (1, 0, 2, 3); Auffusion's sound (C, mel, time): (0, 2, 1). Gradients come back in the state's order.
 
     Raises:
         PolyscoreError: an unknown release, or tensors that do not fit it. CheckpointError: an unreadable file.
@@ -159,6 +170,6 @@ def load_released(
     if isinstance(release, str) and release not in RELEASED:
         raise PolyscoreError(f"released discriminator {release!r}: expected one of {', '.join(RELEASED)}")
     chosen = RELEASED[release] if isinstance(release, str) else release
-    network = chosen.network()
+    network = chosen.network(axes)
     load_state(network, translate(load_tensors(path), network, path), path)
     return Discriminator(network, {name: paths[name] for name in ("video", "audio")}, smoothing).eval()
