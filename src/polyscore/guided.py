@@ -71,6 +71,13 @@ class Guided(Denoiser):
                 found[name] = _guide(base, pull, self.scale[name])
         return found
 
+    def changed(
+        self, scale: float | Mapping[str, float] | None = None, window: tuple[float, float] | None = None, every: int | None = None
+    ) -> Guided:
+        """The same denoiser and ratio with another scale (of the modalities that are named, or of all), window or period."""
+        scales = self.scale | dict(scale) if isinstance(scale, Mapping) else self.scale if scale is None else scale
+        return type(self)(self.denoiser, self.ratio, scales, window or self.window, every or self.every, self.condition)
+
     @property
     def approximations(self) -> list[str]:
         """Why there is no one density whose noised levels particles could weigh: a window, old gradients, unequal scales."""

@@ -16,7 +16,7 @@ from polyscore.networks.ratio import RatioMLP
 from polyscore.oracles import ExactRatio, GaussianDenoiser
 from polyscore.paths import VPSDE
 from polyscore.ratios.discriminator import Discriminator
-from polyscore.recipes.mmdisco.scale import load_guided, search_scales
+from polyscore.recipes.mmdisco.scale import load_guided, search_scales, tune
 
 PATHS = {"x": VPSDE(), "y": VPSDE()}
 JOINT = GaussianDenoiser([0.0, 0.0], [[1.0, 0.9], [0.9, 1.0]], PATHS)
@@ -48,6 +48,12 @@ def test_the_command_writes_table_and_model(tmp_path, capsys):
         assert cli.main([*arguments, *options]) == 0
         assert table.exists()
         assert load_guided(str(tmp_path / model))[0].scale == {"x": 2.0, "y": 3.0}
+    composer = Composer({}, Guided(apart, ratio), {"steps": 3, "solver": "heun", "grid": "log_snr", "conditioning": "noised"})
+    composer.save(tmp_path / "own")
+    real, grid = str(tmp_path / "real.safetensors"), {"x": [2.0], "y": [3.0]}
+    rows, protocol = tune(str(tmp_path / "own"), real, grid, n=20, seeds=(0,))
+    assert {name: protocol[name] for name in ("steps", "solver", "grid")} == {"steps": 3, "solver": "heun", "grid": "log_snr"}
+    assert rows[0].values != tune(str(tmp_path / "own"), real, grid, n=20, seeds=(0,), steps=2)[0][0].values
     save_module(apart, tmp_path / "plain")
     assert cli.main(["recipe", "scales", "--model", str(tmp_path / "plain"), *options]) == 2
     assert "guided by a ratio" in capsys.readouterr().err

@@ -69,6 +69,29 @@ def test_a_training_run(tmp_path):
         describe(tmp_path)
 
 
+def test_what_join_leaves_behind(tiny_model, tmp_path):
+    """Fakes and reviews, each alone and below their composer."""
+    folder = shutil.copytree(tiny_model, tmp_path / "joined")
+    for name in ("fakes", "training"):
+        (folder / name).mkdir()
+    manifest = {"format": 1, "denoiser": "ab12", "seed": 1, "shard": 4, "sampling": {"steps": 2, "solver": "dpmpp"}, "condition": None}
+    (folder / "fakes" / "fakes.json").write_text(json.dumps(manifest | {"shards": [{"file": "a", "n": 4}, {"file": "b", "n": 3}]}))
+    reviews = [{"step": 10 * k, "loss": 2.0 - k % 3, "bce": 0.5, "accuracy": 0.75, "denoise.image": 1.25} for k in range(20)]
+    (folder / "training" / "reviews.json").write_text(json.dumps(reviews))
+    fakes, training = describe(folder / "fakes"), describe(folder / "training" / "reviews.json")
+    assert "7 in 2 shards" in fakes and "solver: dpmpp" in fakes and "conditions  none" in fakes
+    assert "best     step 20, held-out loss 0" in training and "reviews  20" in training and "denoise.image: 1.25" in training
+    assert training.splitlines()[4].split() == ["step", "loss", "bce", "accuracy"] and "190 " in training
+    whole = describe(folder)
+    assert fakes in whole and "best     step 20" in whole
+    (folder / "training" / "reviews.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="not reviews of a training"):
+        describe(folder / "training")
+    (folder / "fakes" / "fakes.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="not a manifest of fakes"):
+        describe(folder / "fakes")
+
+
 def test_other_things(tmp_path):
     with pytest.raises(PolyscoreError, match="expected a folder with composer"):
         describe(tmp_path / "nothing")

@@ -27,14 +27,22 @@ SHOWN = 12
 def describe(path: str | os.PathLike[str]) -> str:
     """What is at `path`, as lines of text.
 
-    A folder, shipped name or hub id of a composer; a checkpoint's .json or .safetensors; the folder or latest.json of a training run;
-    a prepared data set; a file that `polyscore sample` wrote.
+    A folder, shipped name or hub id of a composer (with its fakes and reviews, where `polyscore join` left them); a checkpoint's .json or
+    .safetensors; the folder or latest.json of a training run, fakes.json of fakes, reviews.json of a discriminator's training; a prepared
+    data set; a file that `polyscore sample` wrote.
 
     Raises:
         PolyscoreError: nothing there, or a file that is damaged or not one of ours.
     """
     file = Path(path)
-    for name, show in (("composer.json", _composer), ("latest.json", _training), ("manifest.json", _dataset)):
+    known = {
+        "composer.json": _composer,
+        "latest.json": _training,
+        "manifest.json": _dataset,
+        "fakes.json": _fakes,
+        "reviews.json": _reviews,
+    }
+    for name, show in known.items():
         if file.name == name or (file / name).is_file():
             return show(file.parent if file.name == name else file)
     if file.suffix == ".safetensors" or (file.suffix == ".json" and file.with_suffix(".safetensors").exists()):
@@ -68,7 +76,9 @@ def _composer(source: str | os.PathLike[str]) -> str:
                 SUFFIXES.get(kind, kind),
             )
         )
-    return _text(f"composer {source}", facts, _table(rows), _tree("made by", composer.meta))
+    left = ((folder / "fakes" / "fakes.json", _fakes), (folder / "training" / "reviews.json", _reviews))
+    more = [show(file.parent) for file, show in left if file.is_file()]
+    return _text(f"composer {source}", facts, _table(rows), _tree("made by", composer.meta), *more)
 
 
 def _checkpoint(file: Path) -> str:
@@ -93,6 +103,29 @@ def _training(folder: Path) -> str:
         ("file", f"{header['file']} ({len(tensors)} tensors)"),
     ]
     return _text(f"training run {folder}", facts, _tree("last means", header["scalars"]), _tree("configuration", header["identity"]))
+
+
+def _fakes(folder: Path) -> str:
+    found = read_json(folder / "fakes.json")
+    shards = found.get("shards") if isinstance(found, dict) else None
+    if not isinstance(shards, list) or not all(isinstance(entry, dict) and isinstance(entry.get("n"), int) for entry in shards):
+        raise CheckpointError(f"{folder / 'fakes.json'}: not a manifest of fakes (expected shards with a number of rows n)")
+    facts = [("fakes", f"{sum(entry['n'] for entry in shards)} in {len(shards)} shards"), ("seed", _value(found.get("seed")))]
+    facts += [("experts", _value(found.get("denoiser"))), ("conditions", _value(found.get("condition") or "none"))]
+    return _text(f"fakes {folder}", facts, _tree("sampled with", found.get("sampling")))
+
+
+def _reviews(folder: Path) -> str:
+    """Held-out measures at every checkpoint: the last rows, and the one with the lowest loss."""
+    file = folder / "reviews.json"
+    found = read_json(file)
+    if not isinstance(found, list) or not found or not all(isinstance(row, dict) and {"step", "loss"} <= set(row) for row in found):
+        raise CheckpointError(f"{file}: not reviews of a training (expected a list of step, loss, ...)")
+    best = min(found, key=lambda row: float(row["loss"]))
+    names = [name for name in ("step", "loss", "bce", "accuracy", "denoise") if name in best]
+    rows = [names, *([_value(row.get(name)) for name in names] for row in found[-SHOWN:])]
+    facts = [("reviews", str(len(found))), ("best", f"step {best['step']}, held-out loss {_value(best['loss'])}")]
+    return _text(f"reviews {folder}", facts, _table(rows), _tree("best", {k: v for k, v in best.items() if k not in names}))
 
 
 def _dataset(folder: Path) -> str:

@@ -87,7 +87,7 @@ def scales(
     out: str | None = None,
     n: int = 500,
     seeds: tuple[int, ...] = (0, 1, 2),
-    steps: int = 20,
+    steps: int | None = None,
     keep: bool = False,
 ) -> None:
     """Search the guidance scale of each modality over a grid, by the energy distance of samples to real tuples.
@@ -99,16 +99,15 @@ def scales(
         out: where to write the table, as JSON.
         n: samples a combination and seed.
         seeds: of the samples.
-        steps: of the solver.
+        steps: of the solver; by default the model's own, as are solver and times.
         keep: write the best scales into the model.
     """
-    from polyscore.recipes.mmdisco.scale import PAPER_GRID, load_guided, tune
+    from polyscore.recipes.mmdisco.scale import tune
     from polyscore.recipes.tables import show
 
-    chosen = grid or {name: list(PAPER_GRID) for name in load_guided(model)[0].paths}
     with progress("scales") as bar:
-        rows = tune(model, real, chosen, out, n, seeds, steps, keep, bar)
-    say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}, {steps} steps; best first"))
+        rows, protocol = tune(model, real, grid, out, n, seeds, steps, keep, bar)
+    say(show(rows, f"{model}: n = {n}, seeds {list(seeds)}, {protocol['steps']} steps; best first"))
 
 
 def mmdisco_talking(

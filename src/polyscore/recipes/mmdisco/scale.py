@@ -22,12 +22,14 @@ from polyscore.sampling import sample
 __all__ = ["PAPER_GRID", "load_guided", "search_scales", "tune"]
 
 PAPER_GRID = (1.0, 2.0, 4.0, 6.0, 8.0, 10.0)
+SAMPLING = ("steps", "solver", "token_solver", "grid")
+"""Defaults of a Composer that the search samples with."""
 
 
 def search_scales(
     guided: Guided,
     real: State,
-    grid: Mapping[str, Sequence[float]],
+    choices: Mapping[str, Sequence[float]],
     n: int = 500,
     seeds: Sequence[int] = (0,),
     progress: Callable[[int, int], None] | None = None,
@@ -40,21 +42,21 @@ def search_scales(
 
     Args:
         guided: a guided denoiser; its scale is replaced. real: held-out tuples {modality: (N, *shape)}.
-        grid: scales of each modality; modalities without one keep scale 1. n: samples a seed. sampling: of `sample`.
+        choices: scales of each modality; modalities without one keep scale 1. n: samples a seed. sampling: of `sample`.
     """
-    unknown = sorted(set(grid) - set(guided.paths))
+    unknown = sorted(set(choices) - set(guided.paths))
     if unknown:
         raise PolyscoreError(f"scales for modality {unknown[0]!r}: expected some of {sorted(guided.paths)}")
     names = [name for name in guided.paths if name in real]
-    choices = list(itertools.product(*(grid.get(name, (1.0,)) for name in names)))
+    cells = list(itertools.product(*(choices.get(name, (1.0,)) for name in names)))
     found = []
-    for done, values in enumerate(choices):
+    for done, values in enumerate(cells):
         scale = dict(zip(names, values, strict=True))
-        trial = Guided(guided.denoiser, guided.ratio, scale, guided.window, guided.every, guided.condition)
+        trial = _rescaled(guided, scale)
         distances = [_distance(sample(trial, n, seed=seed, **sampling), real, names) for seed in seeds]
         found.append((scale, distances))
         if progress is not None:
-            progress(done + 1, len(choices))
+            progress(done + 1, len(cells))
     return sorted(found, key=lambda item: sum(item[1]))
 
 
@@ -71,15 +73,18 @@ def _spread(value: Tensor) -> Tensor:
     return flat.std(0).clamp(min=1e-4) * flat.shape[1] ** 0.5
 
 
-def load_guided(model: str) -> tuple[Guided, Callable[[Guided], None]]:
-    """The guided denoiser of a Composer's folder or of a checkpoint, and a function that puts a changed one back."""
+def load_guided(model: str) -> tuple[Guided, dict[str, Any], Callable[[Guided], None]]:
+    """The guided denoiser of a Composer's folder or of a checkpoint, its sampling options, and a function that puts a changed one back."""
     folder = Path(model)
+    options: dict[str, Any] = {}
     if (folder / "composer.json").is_file():
         composer = Composer.load(locate(model))
         denoiser: Any = composer.denoiser
+        options = {name: composer.defaults[name] for name in SAMPLING if name in composer.defaults}
 
         def save(changed: Guided) -> None:
-            Composer(composer.codecs, changed, composer.defaults, composer.media, composer.meta).save(folder)
+            composer.denoiser = changed
+            composer.save(folder)
 
     else:
         denoiser = load_module(folder)
@@ -89,35 +94,44 @@ def load_guided(model: str) -> tuple[Guided, Callable[[Guided], None]]:
 
     if not isinstance(denoiser, Guided):
         raise PolyscoreError(f"{model}: expected a denoiser guided by a ratio, found {type(denoiser).__name__}")
-    return denoiser, save
+    return denoiser, options, save
 
 
 def tune(
     model: str,
     real: str,
-    grid: Mapping[str, Sequence[float]],
+    grid: Mapping[str, Sequence[float]] | None = None,
     out: str | None = None,
     n: int = 500,
     seeds: Sequence[int] = (0, 1, 2),
-    steps: int = 20,
+    steps: int | None = None,
     keep: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Measured]:
+) -> tuple[list[Measured], dict[str, Any]]:
     """Search the scales of a saved model against real latents {modality: (N, *shape)} in a safetensors file; the best row is first.
 
     Args:
-        out: the table, as JSON. keep: write the best scales into the model.
+        grid: default the paper's for every modality. out: the table, as JSON. steps: default the model's own, like solver and times, or 20.
+        keep: write the best scales into the model.
+
+    Returns:
+        The rows, and the protocol.
     """
-    guided, save = load_guided(model)
-    found = search_scales(guided, load_tensors(real), grid, n, seeds, progress, steps=steps)
+    guided, options, save = load_guided(model)
+    options = {"steps": 20, **options} | ({} if steps is None else {"steps": steps})
+    choices = grid or dict.fromkeys(guided.paths, PAPER_GRID)
+    found = search_scales(guided, load_tensors(real), choices, n, seeds, progress, **options)
     rows = [Measured(f"energy distance at {_named(scale)}", values) for scale, values in found]
+    protocol = {"command": "polyscore recipe scales", "model": model, "real": real, "n": n, "seeds": list(seeds), **options}
     if out is not None:
-        write_table(
-            out, rows, {"command": "polyscore recipe scales", "model": model, "real": real, "n": n, "seeds": list(seeds), "steps": steps}
-        )
+        write_table(out, rows, protocol)
     if keep:
-        save(Guided(guided.denoiser, guided.ratio, found[0][0], guided.window, guided.every, guided.condition))
-    return rows
+        save(_rescaled(guided, found[0][0]))
+    return rows, protocol
+
+
+def _rescaled(guided: Guided, scale: Mapping[str, float]) -> Guided:
+    return guided.changed(dict.fromkeys(guided.paths, 0.0) | dict(scale))
 
 
 def _named(scale: Mapping[str, float]) -> str:

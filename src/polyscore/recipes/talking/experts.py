@@ -114,8 +114,12 @@ def train_talking_ratio(
 
 
 def talking_composer(out: str | Path, ratio: Discriminator, scale: float) -> Composer:
-    """The two base models guided by a ratio, as a Composer whose videos are mp4 files with sound; saved in `out`/joined."""
+    """The two base models guided by a ratio, as a Composer whose videos are mp4 files with sound; saved in `out`/joined.
+
+    A given modality is shown noised: the ratio knows one time for all.
+    """
     media = {"video": {"kind": "video", "fps": FPS, "sound": "sound"}, "sound": {"kind": "audio", "rate": RATE}}
-    composer = Composer(clip_codecs(), Guided(load_bases(out), ratio, scale), {"steps": 20}, media, {"recipe": "talking digits"})
+    defaults = {"steps": 20, "conditioning": "noised"}
+    composer = Composer(clip_codecs(), Guided(load_bases(out), ratio, scale), defaults, media, {"recipe": "talking digits"})
     composer.save(Path(out) / "joined")
     return composer
