@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import yaml
 
 from polyscore import cli
+from polyscore.composer import Composer
+from polyscore.denoisers import Independent
 from polyscore.errors import PolyscoreError
+from polyscore.guided import Guided
 from polyscore.media import read_image, read_metadata
+from polyscore.networks.mlp import JointDenoiser
+from polyscore.networks.ratio import RatioMLP
+from polyscore.ratios.discriminator import Discriminator
+from polyscore.sampling import sample
 from polyscore.usage import one_line
 
 COMMANDS = ("demo", "sample", "train", "evaluate", "inspect", "data")
+
+
+def read_values(file):
+    return json.loads(file.read_text())["values"]
 
 
 def failed(found, *words):
@@ -199,3 +212,55 @@ def _blank(folder):
     from polyscore.media import write_image
 
     return write_image(folder / "digit.png", torch.nn.functional.pad(torch.ones(1, 16, 4), (12, 12, 6, 6)))
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory):
+    """Folder of two untrained experts, x and y, guided by an untrained ratio that knows one time for both."""
+    small = {"width": 16, "depth": 1, "hidden": 16, "embed": 16}
+    torch.manual_seed(0)
+    base = Independent(JointDenoiser({"x": (1,)}, **small), JointDenoiser({"y": (1,)}, **small))
+    network = RatioMLP({"x": (1,), "y": (1,)}, **small)
+    torch.nn.init.normal_(network.head.weight)
+    defaults = {"steps": 4, "conditioning": "noised"}
+    return Composer({}, Guided(base, Discriminator(network, base.paths)), defaults).save(tmp_path_factory.mktemp("joined") / "model")
+
+
+def test_a_joined_model_is_guided_as_asked(run_cli, joined, tmp_path):
+    """Scale, window and period from the command line are those of `Guided`, are kept with the files, and change no default."""
+    options = ["--scale", "x=3", "y=0.5", "--window", "[0.0, 0.6]", "--every", 2]
+    assert run_cli("sample", "--model", joined, "--n", 2, *options, "--out", tmp_path / "a") == (0, f"4 files in {tmp_path / 'a'}\n", "")
+    run = read_metadata(tmp_path / "a/0001_x.json")["run"]
+    changes = {"scale": {"x": 3.0, "y": 0.5}, "window": [0.0, 0.6], "every": 2}
+    assert run["options"] == {"steps": 4, "conditioning": "noised"} | changes
+    guided = Composer.load(joined).denoiser
+    expected = sample(Guided(guided.denoiser, guided.ratio, changes["scale"], (0.0, 0.6), 2), 2, steps=4)
+    assert read_values(tmp_path / "a/0001_x.json") == pytest.approx(expected["x"][1].tolist(), abs=1e-5)
+    assert abs(float(expected["x"][1] - sample(guided, 2, steps=4)["x"][1])) > 1e-3
+    assert run_cli("sample", "--from", tmp_path / "a/0000_y.json", "--out", tmp_path / "b")[0] == 0
+    assert (tmp_path / "b/0001_x.json").read_bytes() == (tmp_path / "a/0001_x.json").read_bytes()
+    assert guided.changed({"y": 0}).scale == {"x": 1.0, "y": 0.0} and guided.changed(2.0).scale == {"x": 2.0, "y": 2.0}
+    run_cli("sample", "--model", joined, "--scale", 0, "--n", 1, "--out", tmp_path / "c")
+    assert read_values(tmp_path / "c/0000_x.json") == pytest.approx(sample(guided.denoiser, 1, steps=4)["x"][0].tolist(), abs=1e-5)
+
+
+def test_one_modality_given_to_a_joined_model(run_cli, joined, tmp_path):
+    (tmp_path / "x.json").write_text('{"values": [0.5]}')
+    arguments = ["sample", "--model", joined, "--given", f"x={tmp_path / 'x.json'}", "--n", 2]
+    assert run_cli(*arguments, "--out", tmp_path / "y")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "y").iterdir()) == ["0000_y.json", "0001_y.json"]
+    failed(run_cli(*arguments, "--conditioning", "time", "--out", tmp_path / "z"), "trained with one time for all modalities")
+
+
+def test_guidance_that_a_model_cannot_have(run_cli, joined, tiny_model, tmp_path):
+    out = ["--out", tmp_path / "none"]
+    failed(run_cli("sample", "--model", joined, "--guidance", 1, *out), "guidance 1", "guided by a ratio, whose strength is its scale")
+    failed(run_cli("sample", "--model", joined, "--scale", "z=1", *out), "scale for modality 'z'", "['x', 'y']")
+    failed(run_cli("sample", "--model", joined, "--window", "[0.9, 0.1]", *out), "window: expected two times", "found [0.9, 0.1]")
+    failed(run_cli("sample", "--model", joined, "--every", 0, *out), "every: expected a whole number of at least 1")
+    for option, value in (("scale", 2), ("every", 2)):
+        failed(run_cli("sample", "--model", tiny_model, f"--{option}", value, *out), f"{option} 2", "expected a model guided by a ratio")
+    apart = Composer({}, Composer.load(joined).denoiser.denoiser).save(tmp_path / "apart")
+    failed(run_cli("sample", "--model", apart, "--guidance", 2, *out), "guidance 2", "modalities that are independent")
+    failed(run_cli("sample", "--model", apart, "--window", "[0.0, 0.5]", *out), "or guidance to act in it, found Independent")
+    assert run_cli("sample", "--model", tiny_model, "--window", "[0.0, 0.5]", "--steps", 2, "--n", 1, "--out", tmp_path / "some")[0] == 0

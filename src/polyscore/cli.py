@@ -30,6 +30,9 @@ _KEYED = (
     "--prior",
     "--mask",
     "--missing",
+    "--prompt",
+    "--guidance",
+    "--negative",
 )
 
 
@@ -48,7 +51,11 @@ def sample(
     corrector: str | None = None,
     grid: Literal["uniform", "log_snr", "centred", "karras", "score_sde"] | None = None,
     guidance: float | None = None,
+    scale: float | dict[str, float] | None = None,
+    window: list[float] | None = None,
+    every: int | None = None,
     label: int | list[int] | None = None,
+    prompt: str | dict[str, str] | None = None,
     leaders: dict[str, int] | None = None,
     refine: int | None = None,
     particles: int | None = None,
@@ -74,7 +81,11 @@ def sample(
             (tokens), more fields by name as in gibbs:1:rounds=2; none turns the model's own off.
         grid: spacing of the times.
         guidance: strength of subset guidance, or of the label's (0: none).
+        scale: of a model that a ratio guides (`polyscore join`): one number, or one a modality as in --scale video=2 audio=1.
+        window: the times in which guidance acts, as in --window "[0.0, 0.7]"; 1 is noise.
+        every: steps from one gradient of the ratio to the next.
         label: class of a class-conditional model, as in --label 3; several are taken in turn, as in --label '[0, 1, 2]'.
+        prompt: of a model of diffusers pipelines, one for all or one a modality as in --prompt audio="a dog barks" video="a dog".
         leaders: modalities that come first where nothing is given, and their steps, as in --leaders image=10.
         refine: steps of the refiners of decoded data, where the model has some.
         particles: weighted particles a sample, which make guidance exact (docs/product.md).
@@ -87,7 +98,7 @@ def sample(
 
     named: dict[str, Any] = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
     named |= {"corrector": corrector, "particles": particles, "population": population, "leaders": leaders, "refine": refine}
-    named |= {"token_solver": token_solver, "label": label}
+    named |= {"token_solver": token_solver, "scale": scale, "window": window, "every": every, "label": label, "prompt": prompt}
     options = {k: v for k, v in named.items() if v is not None}
     recorder = Recorder() if diagnostics else None
     with progress("sampling") as bar:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from polyscore.checkpoint import load_module, read_json, save_module
 from polyscore.codecs.base import Codec
-from polyscore.denoisers import Denoiser
+from polyscore.denoisers import Denoiser, Independent
 from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.files import write_text
+from polyscore.guided import Guided
 from polyscore.labels import guided_by_label, labels_of
 from polyscore.media.prepare import read_prepared, write_prepared
 from polyscore.paths import GaussianPath
@@ -38,7 +39,7 @@ __all__ = ["SHIPPED", "Composer", "fingerprint"]
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
-OWN = ("guidance", "window", "label", "leaders", "rest", "again", "refine")
+OWN = ("guidance", "window", "scale", "every", "label", "prompt", "leaders", "rest", "again", "refine")
 NOT_OF_EDITS = ("grid", "leaders", "rest", "again", "particles", "population")
 SHIPPED = ("digits", "words")
 """Names of the composers whose weights come with the package."""
@@ -158,22 +159,44 @@ class Composer:
         chosen = self.refiners if refine else {}
         return data | {n: chosen[n].refine(x, refine, mix(seed, n), first) for n, x in data.items() if n in chosen}
 
-    def operator(self, guidance: float = 0.0, window: tuple[float, float] = (0.0, 1.0), labels: Tensor | None = None) -> Denoiser:
-        """The denoiser, with guidance of the given strength: of subsets, or of labels (n,) where there is one modality only."""
-        if not guidance:
-            return self.denoiser
-        if len(self.denoiser.paths) > 1:
-            return SubsetGuided(self.denoiser, guidance, window)
-        return self.denoiser if labels is None else guided_by_label(self.denoiser, labels, guidance, window)
+    def operator(
+        self,
+        guidance: float = 0.0,
+        window: tuple[float, float] | None = None,
+        labels: Tensor | None = None,
+        scale: float | Mapping[str, float] | None = None,
+        every: int | None = None,
+    ) -> Denoiser:
+        """The denoiser, with guidance of the given strength: of subsets, or of labels (n,) where there is one modality only; or one
+        that a ratio guides, with that guidance changed.
+
+        Raises:
+            PolyscoreError: an option for a kind of guidance that the denoiser cannot have.
+        """
+        if guidance and (reason := _unguided(self.denoiser)):
+            raise PolyscoreError(f"guidance {guidance:g}: expected a joint denoiser for subset guidance, found {reason}")
+        if isinstance(self.denoiser, Guided):
+            return self.denoiser if scale is window is every is None else self.denoiser.changed(scale, window, every)
+        for name, value in (("scale", scale), ("every", every), ("window", None if guidance else window)):
+            if value is not None:
+                more = ", or guidance to act in it" if name == "window" else ""
+                raise PolyscoreError(f"{name} {value}: expected a model guided by a ratio{more}, found {type(self.denoiser).__name__}")
+        if guidance and len(self.denoiser.paths) > 1:
+            return SubsetGuided(self.denoiser, guidance, window or (0.0, 1.0))
+        known = guidance and labels is not None
+        return guided_by_label(self.denoiser, labels, guidance, window or (0.0, 1.0)) if known else self.denoiser  # type: ignore[arg-type]
 
     def _operator(self, n: int, options: dict[str, Any]) -> tuple[Denoiser, dict[str, Any]]:
-        """What is sampled, and the options of `polyscore.sampling.sample`: guidance, window and label are taken out of them."""
+        """What is sampled, and the options of `polyscore.sampling.sample`: those of guidance, label and prompt are taken out of them."""
         rest = dict(options)
-        guidance, window, label = rest.pop("guidance", 0.0), tuple(rest.pop("window", (0.0, 1.0))), rest.pop("label", None)
-        if label is None:
-            return self.operator(guidance, window), rest
-        labels = labels_of(self.denoiser, label, n, rest.get("first", 0))
-        return self.operator(guidance, window, labels), rest | {"condition": labels}
+        window, label, prompt = (rest.pop(name, None) for name in ("window", "label", "prompt"))
+        labels = None if label is None else labels_of(self.denoiser, label, n, rest.get("first", 0))
+        if label is not None and prompt is not None:
+            raise PolyscoreError("label and prompt: expected one of them, found both")
+        told = labels if prompt is None else self._prompted(prompt)
+        window = None if window is None else (window[0], window[1])
+        found = self.operator(rest.pop("guidance", 0.0), window, labels, rest.pop("scale", None), rest.pop("every", None))
+        return found, rest if told is None else rest | {"condition": told}
 
     def sample_latents(
         self,
@@ -196,6 +219,16 @@ class Composer:
             return sample_leaders(denoiser, n, leaders, seed=seed, **chosen)
         return sample_across(denoiser, n, given=given, seed=seed, **chosen)
 
+    def _prompted(self, prompt: str | Mapping[str, str]) -> Any:
+        """Prompts as a condition."""
+        parts = [m for m in self.denoiser.modules() if isinstance(m, Denoiser) and callable(getattr(m, "prompt", None))]
+        able = sorted({name for part in parts for name in part.paths})
+        unknown = sorted(set(prompt) - set(able)) if isinstance(prompt, Mapping) else []
+        if unknown or not able:
+            what = f"prompt of {unknown[0]!r}" if unknown else "prompt"
+            raise PolyscoreError(f"{what}: expected a modality whose expert takes prompts, found {', '.join(able) or 'none'} in the model")
+        return prompt if isinstance(prompt, str) else dict(prompt)
+
     def sample(self, n: int, given: Mapping[str, Tensor] | None = None, *, seed: int = 0, **options: Any) -> Samples:
         """n samples of all modalities as data; given ones are returned as they were given.
 
@@ -204,9 +237,11 @@ class Composer:
                 seen: what is seen of such a modality guides it (`polyscore.ratios.glimpse`), and all of it is generated.
             seed: sample i depends on (seed, i) only.
             options: `guidance` (strength of subset guidance, or of the label's), `window`; `label` (a class, or several that the samples
-                take in turn) of a class-conditional model; where nothing is given, `leaders` (modalities that come first, and
-                their steps: `polyscore.sampling.stages`), `rest` (steps of the others, in place of `steps`) and `again` (steps in which the
-                first leader is redrawn); `refine` (steps of the refiners); and those of `polyscore.sampling.sample`
+                take in turn) of a class-conditional model; `prompt` (of experts that take one: one for all, or one a modality); of a
+                model that a ratio guides, `scale` (one number, or one a modality), `window` and `every` (steps between gradients); where
+                nothing is given, `leaders` (modalities that come first, and their steps: `polyscore.sampling.stages`), `rest` (steps of
+                the others, in place of `steps`) and `again` (steps in which the first leader is redrawn); `refine` (steps of the
+                refiners); and those of `polyscore.sampling.sample`
                 (steps, solver, grid, corrector, conditioning, batch_size, callback, ...).
 
         Returns:
@@ -325,13 +360,30 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if name not in (*known, *OWN):
             raise PolyscoreError(f"sampling option {name!r}: expected one of {', '.join((*known, *OWN))}")
-        whole = name in ("steps", "resamplings", "first", "refine", "rest", "again") or (name == "batch_size" and value is not None)
+        whole = name in ("steps", "resamplings", "first", "refine", "rest", "again")
+        whole = whole or (name in ("batch_size", "every") and value is not None)
         least = int(name not in ("first", "refine", "again"))
         if whole and (not isinstance(value, int) or value < least):
             raise PolyscoreError(f"{name}: expected a whole number of at least {least}, found {value!r}")
         if name == "guidance" and not (isinstance(value, int | float) and math.isfinite(value)):
             raise PolyscoreError(f"guidance: expected a finite number, found {value!r}")
+        if name == "window" and value is not None and not _is_window(value):
+            raise PolyscoreError(f"window: expected two times, low <= high in [0, 1], found {value!r}")
     return options
+
+
+def _is_window(value: Any) -> bool:
+    numbers = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(t, int | float) for t in value)
+    return numbers and 0 <= value[0] <= value[1] <= 1
+
+
+def _unguided(denoiser: Denoiser) -> str | None:
+    """Why guidance of a denoiser by subsets or labels has no meaning: nothing, if it has one."""
+    if len(denoiser.paths) < 2:
+        return None if denoiser.classes else f"one modality without classes, {', '.join(denoiser.paths)}"
+    if isinstance(denoiser, Guided):
+        return "a model guided by a ratio, whose strength is its scale"
+    return "modalities that are independent" if isinstance(denoiser, Independent) else None
 
 
 def fingerprint(composer: Composer) -> str:

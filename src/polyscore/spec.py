@@ -35,6 +35,7 @@ _ROOMS = (
     "polyscore.adapters.pipeline_expert",
     "polyscore.adapters.autoencoders",
     "polyscore.adapters.codecs",
+    "polyscore.adapters.prompts",
     "polyscore.metrics.judges",
 )
 

@@ -52,6 +52,32 @@ def test_prompts_of_a_batch_do_not_mix(family: Family) -> None:
     assert not torch.allclose(both[0], both[1], atol=1e-3)
 
 
+def test_prompts_by_text_by_number_and_none(family: Family) -> None:
+    """Texts are the numbers' prompts, -1 is the null, further prompts are part of a checkpoint, and each has an embedding."""
+    expert = PipelineExpert(str(family("stable_diffusion")), "a red cat", prompts=["the blue sea", "a red cat", "bad dog"])
+    assert int(expert.prompt("bad dog")) == 2
+    z, t = {"image": torch.randn(3, *expert.shapes["image"])}, {"image": 0.5}
+    by_text = expert(z, t, ["a red cat", "bad dog", "the blue sea"])["image"].eps
+    assert torch.equal(by_text, expert(z, t, torch.tensor([0, 2, 1]))["image"].eps)
+    null = expert(z, t, torch.tensor([-1, 2, 1]))["image"].eps
+    assert torch.allclose(null[0], expert(z, t, expert.null)["image"].eps[0], atol=1e-6)
+    assert not torch.allclose(null[0], by_text[0], atol=1e-4)
+    told = expert.embed(torch.tensor([1, -1, 0]), 3)
+    assert told.shape == (3, expert.text_size)
+    assert not told[1].any()
+    assert torch.equal(told[0], expert.embed("the blue sea", 1)[0])
+    assert not torch.allclose(told[0], told[2])
+    assert torch.allclose(told[2], expert._single["encoder_hidden_states"][0].mean(0))
+    for wrong in (torch.tensor([0, 9, 0]), ["a", "b"], object()):
+        with pytest.raises(PolyscoreError, match=r"expected (1 or 3|a) prompt"):
+            expert(z, t, wrong)
+    assert PipelineExpert(str(family("audio_ldm")), "a bell").text_size == 32
+    plain = PipelineExpert(str(family("ddpm")), None)
+    assert plain.text_size is None
+    with pytest.raises(PolyscoreError, match="told no text"):
+        plain.embed(None, 1)
+
+
 def test_video_keeps_its_frames_on_the_time_axis(family: Family) -> None:
     assert PipelineExpert(str(family("animate_diff")), "a cat", call=FAMILIES["animate_diff"][1]).shapes == {"video": (4, 4, 8, 8)}
     assert PipelineExpert(str(family("ltx")), "a cat", call=FAMILIES["ltx"][1]).shapes["video"][0] == 8

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from polyscore.adapters.join import JOIN, SIZE
 from polyscore.errors import PolyscoreError
+from polyscore.networks.streams import StreamSize
 from polyscore.terminal import progress, say
+from polyscore.training.config import TrainConfig
 
 __all__ = ["compose", "join"]
 
@@ -65,39 +68,69 @@ def join(
     out: str = "runs/join",
     fakes: int = 200,
     steps: int = 20,
-    guidance: float = 1.0,
-    negative: str | None = None,
+    guidance: float | dict[str, float] = 1.0,
+    negative: str | dict[str, str] | None = None,
     call: dict[str, Any] | None = None,
-    scale: float = 1.0,
+    scale: float | dict[str, float] = 1.0,
+    captions: str | None = None,
+    adversarial: float = 1.0,
     denoise: float = 1.0,
+    observed: float = 0.0,
+    dropout: float = 0.1,
     most: int = 8,
     seed: int = 0,
-    training: dict[str, Any] | None = None,
+    network: StreamSize = SIZE,
+    training: TrainConfig = JOIN,
     patience: int | None = 4,
 ) -> None:
-    """Join a video and a sound pipeline with a discriminator trained on a folder of clips; `polyscore sample --model OUT` then writes mp4.
+    """Join pipelines of video, sound and pictures by a discriminator trained on a folder of clips; `polyscore sample --model OUT` follows.
 
     Args:
-        experts: the two pipelines and their prompts, as in --experts audio=DIR_OR_HUB_ID:"a dog barks" video=DIR_OR_HUB_ID:"a dog".
-        data: folder of clips with sound.
+        experts: two or more pipelines and their prompts, as in --experts audio=DIR_OR_HUB_ID:"a dog barks" video=DIR_OR_HUB_ID:"a dog".
+        data: folder of clips, with sound where an expert makes sound.
         out: folder for latents, fakes, training and the result; an interrupted call goes on there.
-        fakes: number of samples of the two pipelines apart.
+        fakes: number of samples of the pipelines apart.
         steps: of their sampling.
-        guidance: of the pipelines' own prompts; 1 is off.
-        negative: prompt of that guidance.
+        guidance: of the pipelines' prompts, one for all or one each as in --guidance video=7.5 audio=2.5; 1 is off.
+        negative: prompt of that guidance, one for all or one each.
         call: more arguments of each pipeline, as in --call '{"video": {"num_frames": 16}}'.
-        scale: of the discriminator's guidance when sampling.
+        scale: of the discriminator's guidance when sampling, one for all or one each as in --scale video=8 audio=1.
+        captions: table of captions of the clips; by default captions.json, .jsonl, .csv or .txt in their folder, where there is one.
+        adversarial: weight of the cross-entropy.
         denoise: weight of the denoising loss.
+        observed: share of training rows with one modality given, for an exact --conditioning time; 0 stores noised as the model's default.
+        dropout: share of training rows whose caption is dropped.
         most: pieces of each clip.
         seed: of everything that is drawn.
-        training: fields of the training that differ from the preset, as in --training '{"steps": 500}'.
+        network: of the discriminator, as in --network.fusion transformer --network.width 64.
+        training: of the discriminator, as in --training.steps 500.
         patience: reviews without a lower held-out loss before training stops.
     """
     from polyscore.adapters import join as room
 
     if not experts or data is None:
         raise PolyscoreError("join: expected --experts audio=DIR_OR_HUB_ID video=DIR_OR_HUB_ID and --data FOLDER")
-    config = room.training_config(training or {})
     with progress("joining") as bar:
-        composer = room.join(experts, data, out, fakes, steps, guidance, negative, call, scale, denoise, most, seed, config, patience, bar)
+        composer = room.join(
+            experts,
+            data,
+            out,
+            fakes,
+            steps,
+            guidance,
+            negative,
+            call,
+            scale,
+            denoise,
+            most,
+            seed,
+            training,
+            patience,
+            bar,
+            captions=captions,
+            network=network,
+            adversarial=adversarial,
+            observed=observed,
+            dropout=dropout,
+        )
     say(f"joined {' and '.join(composer.modalities)} on {composer.meta['clips']} pieces of clips; polyscore sample --model {out}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,8 +30,9 @@ _RULES = ("guidance_rescale", "eta", "skip_guidance_layers", "guidance_scale_2",
 class PipelineExpert(AdaptedExpert):
     """A diffusers pipeline as an expert on its latents (B, *shape): raw = u + guidance (c - u), as the pipeline computes it.
 
-    The condition is a tensor of prompt numbers from `prompt`, (B,) or (1,), so that several prompts go through the network in one
-    call; None is the first prompt. The weights stay where they are: a checkpoint names the pipeline by `source`.
+    The condition is a text, a list of B texts, or a tensor of prompt numbers from `prompt`, (B,) or (1,), where -1 is the null; several
+    prompts go through the network in one call. None is the first prompt. The weights stay where they are: a checkpoint names the
+    pipeline by `source`.
 
     Args:
         source: folder or hub id, or a pipeline in memory (which a checkpoint cannot name).
@@ -40,6 +41,7 @@ class PipelineExpert(AdaptedExpert):
         guidance: 1 is off (one evaluation a sample); otherwise two evaluations in one call.
         modality: its name; by default audio, video or image. call: more arguments of the pipeline (height, num_frames, ...).
         fingerprint: of the network's weights, when stored: other weights at `source` are then refused.
+        prompts: more prompts that have numbers (`prompt` says which); each is encoded when it is first asked for.
 
     Raises:
         CheckpointError: a source that cannot be loaded or has changed. PolyscoreError: a pipeline that cannot be used this way.
@@ -54,6 +56,7 @@ class PipelineExpert(AdaptedExpert):
         modality: str | None = None,
         call: Mapping[str, Any] | None = None,
         fingerprint: str | None = None,
+        prompts: Sequence[str] | None = None,
     ) -> None:
         pipe = load_pipeline(source) if isinstance(source, str) else source
         networks = networks_of(pipe)
@@ -78,8 +81,9 @@ class PipelineExpert(AdaptedExpert):
         self.layout, self._networks = layout, (networks,)
         self._ratio = _ratio(single, pipe)
         self._single, self._double = single.calls[0], self._capture([prompt, prompt]).calls[0]
-        self._texts: list[Any] = [("prompt", prompt)]
-        self._rows: list[Any] = [self._single]
+        self._texts: list[Any] = [("prompt", prompt)] + [("prompt", text) for text in prompts or () if text != prompt]
+        self._known: dict[int, Any] = {0: self._single}
+        self._embeddings: dict[int, Tensor] = {}
 
     @property
     def pipe(self) -> Any:
@@ -105,19 +109,72 @@ class PipelineExpert(AdaptedExpert):
         """Number of the negative prompt, or of the pipeline's own null condition."""
         return self._number(("null", self._negative))
 
+    def numbers(self, condition: Any, rows: int) -> list[int]:
+        """The prompt number of each of so many rows; texts that are new get one.
+
+        Raises:
+            PolyscoreError: neither texts nor prompt numbers, a number that no prompt has, or of another number of rows.
+        """
+        value = 0 if condition is None else [condition] if isinstance(condition, str) else condition
+        if isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
+            value = [int(self.prompt(text)) for text in value]
+        try:
+            found: list[int] = torch.as_tensor(value).long().reshape(-1).tolist()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise PolyscoreError(f"{self.modality!r}: expected a prompt or prompt numbers, found {type(condition).__name__}") from error
+        if len(found) not in (1, rows) or not all(-1 <= number < len(self._texts) for number in found):
+            raise PolyscoreError(
+                f"{self.modality!r}: expected 1 or {rows} prompts, by text or number below {len(self._texts)}, found {condition!r}"
+            )
+        null = int(self.null) if -1 in found else -1
+        return [null if number == -1 else number for number in found] * (rows if len(found) == 1 else 1)
+
+    @property
+    def text_size(self) -> int | None:
+        """Size of the pooled text embeddings, or None for a pipeline whose network is told no text."""
+        found = _pooled(self._single)
+        return None if found is None else found.shape[1]
+
+    def embed(self, condition: Any, rows: int) -> Tensor:
+        """The prompts' pooled text embeddings (rows, text_size), zeros where the condition is the null (-1): what a discriminator is told.
+
+        The mean over the tokens that the network is handed, or its one vector (AudioLDM), as the authors of MMDisCo do.
+
+        Raises:
+            PolyscoreError: as `numbers`; a pipeline without text.
+        """
+        told = isinstance(condition, Tensor) and condition.ndim > 0 and len(condition) in (1, rows)
+        none = (condition.reshape(-1) == -1).expand(rows).tolist() if told else [False] * rows
+        asked = torch.where(condition == -1, 0, condition) if told else condition
+        parts = []
+        for number, nothing in zip(self.numbers(asked, rows), none, strict=True):
+            if number not in self._embeddings:
+                found = _pooled(self._row(number))
+                if found is None:
+                    raise PolyscoreError(f"{type(self._pipe).__name__}: its network is told no text, so a prompt has no embedding")
+                self._embeddings[number] = found[0]
+            value = self._embeddings[number]
+            parts.append(torch.zeros_like(value) if nothing else value)
+        return torch.stack(parts)
+
     def _number(self, key: tuple[str, str | None]) -> Tensor:
         if key not in self._texts:
-            row = self._capture([key[1]]).calls[0] if key[0] == "prompt" else self._null_row()
             self._texts.append(key)
-            self._rows.append(row)
         return torch.tensor([self._texts.index(key)])
+
+    def _row(self, number: int) -> Any:
+        """What the network is handed for a prompt, encoded once."""
+        if number not in self._known:
+            kind, text = self._texts[number]
+            self._known[number] = self._capture([text]).calls[0] if kind == "prompt" else self._null_row()
+        return self._known[number]
 
     def _null_row(self) -> Any:
         """The unconditional half of what the network is handed under guidance: the part that isn't the prompt's."""
         calls = self._capture([self._texts[0][1]], guided=True).calls
         if len(calls) == 1:
             if _size(calls[0], self._single, self._double) != 2 * _size(self._single, self._single, self._double):
-                raise PolyscoreError(f"{type(self._pipe).__name__}: has no null condition, so guidance must be 1")
+                raise PolyscoreError(f"{type(self._pipe).__name__}: has no null condition, so guidance must be 1 and no prompt be dropped")
             halves = [block(calls[0], self._single, self._double, i, 2) for i in (0, 1)]
         else:
             halves = [calls[1], calls[0]]
@@ -158,9 +215,8 @@ class PipelineExpert(AdaptedExpert):
         return {**arguments, **self._arguments}
 
     def call(self, z: Tensor, timestep: Tensor, condition: Any) -> Tensor:
-        """The network's raw output, guided; z (B, *shape), timestep (B,), condition (B,) or (1,) prompt numbers or None."""
-        asked = torch.zeros(1, dtype=torch.long) if condition is None else torch.as_tensor(condition).long().reshape(-1)
-        numbers: list[int] = asked.expand(len(z)).tolist()
+        """The network's raw output, guided; z (B, *shape), timestep (B,), condition as of the class."""
+        numbers = self.numbers(condition, len(z))
         with torch.no_grad():
             if self.guidance == 1:
                 return self._ask(z, timestep, numbers)
@@ -169,13 +225,13 @@ class PipelineExpert(AdaptedExpert):
             return u + self.guidance * (c - u)
 
     def _ask(self, z: Tensor, timestep: Tensor, numbers: list[int]) -> Tensor:
-        distinct = sorted(set(numbers))
-        if len({_shapes(self._rows[k]) for k in distinct}) == 1:
-            return self._network(z, timestep, [self._rows[k] for k in numbers])
+        asked = {k: self._row(k) for k in sorted(set(numbers))}
+        if len({_shapes(row) for row in asked.values()}) == 1:
+            return self._network(z, timestep, [asked[k] for k in numbers])
         found = torch.empty_like(z)
-        for k in distinct:
+        for k, row in asked.items():
             rows = [i for i, number in enumerate(numbers) if number == k]
-            found[rows] = self._network(z[rows], timestep[rows], [self._rows[k]] * len(rows))
+            found[rows] = self._network(z[rows], timestep[rows], [row] * len(rows))
         return found
 
     def _network(self, z: Tensor, timestep: Tensor, rows: list[Any]) -> Tensor:
@@ -226,6 +282,15 @@ def _ratio(single: Capture, pipe: Any) -> float:
         if abs(single.timestep - ratio * first) < 1e-3 * max(abs(ratio * first), 1e-6):
             return ratio
     raise PolyscoreError(f"{type(pipe).__name__}: tells its network {single.timestep:g} at timestep {first:g}; expected t or t / {steps:g}")
+
+
+def _pooled(row: Any) -> Tensor | None:
+    """(1, size): the mean over the tokens of the first argument that is a text, or that argument itself."""
+    for name in ("encoder_hidden_states", "class_labels", "pooled_projections"):
+        value = row.get(name)
+        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim in (2, 3):
+            return (value.mean(1) if value.ndim == 3 else value)[:1].float()
+    return None
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -34,7 +34,7 @@ from polyscore.files import write_text
 from polyscore.media import KINDS, read
 from polyscore.media.values import as_values
 
-__all__ = ["Item", "list_items", "prepare_folder"]
+__all__ = ["Item", "list_items", "prepare_folder", "read_rows"]
 
 BYTES = ("image", "video")  # stored as uint8: their files hold 8 bits a value
 INLINE = ("tokens", "vector", "json")
@@ -130,7 +130,7 @@ def _from_folder(folder: Path, modalities: Sequence[str]) -> list[Item]:
 
 
 def _folder_labels(file: Path) -> dict[str, str | int]:
-    rows = _rows(file) if file.exists() else []
+    rows = read_rows(file) if file.exists() else []
     if rows and not {"name", "label"} <= set(rows[0]):
         raise DataError(f"{file}: expected the columns name and label, found {', '.join(map(str, rows[0]))}")
     return {str(row["name"]): row["label"] for row in rows if row["label"] not in (None, "")}
@@ -138,7 +138,7 @@ def _folder_labels(file: Path) -> dict[str, str | int]:
 
 def _from_table(table: Path, modalities: Sequence[str]) -> list[Item]:
     items = []
-    rows = _rows(table)
+    rows = read_rows(table)
     columns = sorted({str(key) for row in rows for key in row})
     absent = [m for m in modalities if m not in columns]
     if rows and absent:
@@ -151,7 +151,12 @@ def _from_table(table: Path, modalities: Sequence[str]) -> list[Item]:
     return items
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a table in UTF-8, .csv with a header or JSON lines.
+
+    Raises:
+        DataError: unreadable, or something else.
+    """
     try:
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix.lower() == ".csv":

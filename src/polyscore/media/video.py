@@ -21,7 +21,7 @@ from polyscore.media.checks import check_finite, check_suffix, existing, first_l
 from polyscore.media.image import Fit, resize
 from polyscore.media.metadata import pack
 
-__all__ = ["READS", "WRITES", "Video", "read_frames", "read_soundtrack", "read_video", "video_comment", "write_video"]
+__all__ = ["READS", "WRITES", "Video", "read_frames", "read_seconds", "read_soundtrack", "read_video", "video_comment", "write_video"]
 
 T = TypeVar("T")
 READS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
@@ -84,6 +84,12 @@ def read_frames(
 def read_soundtrack(path: Path, max_seconds: float = MAX_SECONDS) -> tuple[Tensor, int]:
     """The mono soundtrack (L,) of a video or sound container, and its rate. DataError when it has none."""
     return _guarded(path, lambda container: _read_sound(container, path, max_seconds))
+
+
+def read_seconds(path: str | os.PathLike[str]) -> float:
+    """How long a video lasts, as its container says; 0 where it doesn't."""
+    file = existing(path, "video", READS)
+    return _guarded(file, lambda container: float(container.duration or 0) / 1e6)
 
 
 def video_comment(path: str | os.PathLike[str]) -> str | None:

@@ -18,11 +18,12 @@ from polyscore.guided import Guided
 from polyscore.metrics.toy import energy_distance
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.sampling import sample
+from polyscore.spec import to_spec
 
 __all__ = ["PAPER_GRID", "load_guided", "search_scales", "tune"]
 
 PAPER_GRID = (1.0, 2.0, 4.0, 6.0, 8.0, 10.0)
-SAMPLING = ("steps", "solver", "token_solver", "grid")
+SAMPLING = ("steps", "solver", "token_solver", "corrector", "grid")
 """Defaults of a Composer that the search samples with."""
 
 
@@ -122,7 +123,8 @@ def tune(
     choices = grid or dict.fromkeys(guided.paths, PAPER_GRID)
     found = search_scales(guided, load_tensors(real), choices, n, seeds, progress, **options)
     rows = [Measured(f"energy distance at {_named(scale)}", values) for scale, values in found]
-    protocol = {"command": "polyscore recipe scales", "model": model, "real": real, "n": n, "seeds": list(seeds), **options}
+    protocol = {"command": "polyscore recipe scales", "model": model, "real": real, "n": n, "seeds": list(seeds)}
+    protocol |= {name: to_spec(value) for name, value in options.items()}
     if out is not None:
         write_table(out, rows, protocol)
     if keep:
