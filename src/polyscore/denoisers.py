@@ -162,7 +162,7 @@ def inside(window: tuple[float, float], clocks: Iterable[Time]) -> bool | Tensor
 class Independent(Denoiser):
     """Disjoint modalities side by side: p(x, y, ...) = p(x) p(y) ...; no network sees another's modality.
 
-    Conditions: a mapping {index of the part: condition}, or one condition handed to every part.
+    Conditions: a mapping {a modality of the part, or its index: condition}, or one condition handed to every part.
     """
 
     def __init__(self, *parts: Denoiser) -> None:
@@ -182,7 +182,8 @@ class Independent(Denoiser):
         """Each part's predictions of its own modalities."""
         found: dict[str, AnyPrediction] = {}
         for index, part in enumerate(self.parts):
-            own = condition.get(index) if isinstance(condition, Mapping) else condition
+            named = {index, *part.paths} & set(condition) if isinstance(condition, Mapping) else set()  # type: ignore[misc]
+            own = condition if not isinstance(condition, Mapping) else condition[named.pop()] if named else None
             found |= part({k: z[k] for k in part.paths}, {k: t[k] for k in part.paths}, own)  # type: ignore[union-attr,operator]
         return found
 
