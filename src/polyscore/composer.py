@@ -176,7 +176,8 @@ class Composer:
         if guidance and (reason := _unguided(self.denoiser)):
             raise PolyscoreError(f"guidance {guidance:g}: expected a joint denoiser for subset guidance, found {reason}")
         if isinstance(self.denoiser, Guided):
-            return self.denoiser if scale is window is every is None else self.denoiser.changed(scale, window, every)
+            changes = any(value is not None for value in (scale, window, every))
+            return self.denoiser.changed(scale, window, every) if changes else self.denoiser
         for name, value in (("scale", scale), ("every", every), ("window", None if guidance else window)):
             if value is not None:
                 more = ", or guidance to act in it" if name == "window" else ""
