@@ -190,3 +190,20 @@ def test_a_denoiser_saves_and_guides(tmp_path: Path) -> None:
     found = sample(guided, 4, steps=4, seed=1)
     assert found["x"].shape == (4, 4)
     assert found.info["evaluations_per_sample"] == 8
+
+
+def test_the_network_sees_the_caption_in_every_norm() -> None:
+    torch.manual_seed(0)
+    changes = {"vocabulary": 8, "classes": 0, "conditions": {"text": [3, 4]}, "source": 8, "pooled": True}
+    denoiser = TokenDenoiser("tokens", changes=changes).eval()
+    network = denoiser.network
+    for block in network.blocks:
+        torch.nn.init.zeros_(block.cross.out.weight)
+    z, t = {"tokens": torch.randint(8, (2, 49))}, {"tokens": torch.full((2,), 0.5)}
+    one, two = (network(z, t, {"text": torch.eye(4)[torch.tensor([[0, word, 1]] * 2)]})["tokens"] for word in (2, 3))
+    assert float((one - two).detach().abs().max()) > 1e-6
+    masked = torch.tensor([[True, False, True]] * 2)
+    one, two = (network(z, t, {"text": torch.eye(4)[torch.tensor([[0, word, 1]] * 2)], "text_mask": masked})["tokens"] for word in (2, 3))
+    torch.testing.assert_close(one, two)
+    with pytest.raises(PolyscoreError, match="pooled: expected conditions"):
+        TokenDenoiser("tokens", changes={"pooled": True})

@@ -144,6 +144,7 @@ class TokenTransformer(nn.Module):
         classes: class labels as condition (-1 or None: none), in the feed-forward's norm if `class_norm`, else added to the time.
         conditions: {name: (length, features)} as a sequence of condition tokens (`ConditionTokens`); source: their width.
         along: > 0 takes condition["along"], (B, L, along), one row a token, added to it.
+        pooled: the mean of the condition tokens that are there is added to the time, too, so that every norm sees it.
     """
 
     def __init__(
@@ -162,8 +163,11 @@ class TokenTransformer(nn.Module):
         conditions: Mapping[str, Sequence[int]] | None = None,
         source: int = 0,
         along: int = 0,
+        pooled: bool = False,
     ) -> None:
         super().__init__()
+        if pooled and (steps or not conditions):
+            raise PolyscoreError("pooled: expected conditions and Fourier features of the time (steps 0)")
         self.along = nn.Linear(along, width) if along else None
         self.modality, self.vocabulary, self.grid, self.steps = modality, vocabulary, tuple(grid), steps
         self.classes, self.class_norm, embed = classes, class_norm, 2 * width
@@ -172,6 +176,7 @@ class TokenTransformer(nn.Module):
         self.time = None if steps else nn.Sequential(FourierTime(32), nn.Linear(32, embed), nn.SiLU(), nn.Linear(embed, embed))
         self.labels = nn.Embedding(classes + 1, embed) if classes and not class_norm else None
         self.sequence = ConditionTokens(conditions, source or width) if conditions else None
+        self.pooled = nn.Linear(source or width, embed) if pooled else None
         wide, rows = (source or width) if conditions or source else 0, classes + 1 if class_norm else 0
         self.blocks = nn.ModuleList([Block(width, heads, times, feed, self.grid, embed, steps, wide, rows) for _ in range(depth)])
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary)
@@ -188,7 +193,7 @@ class TokenTransformer(nn.Module):
             x = x + self.along(given["along"])
         sequences = {k: v for k, v in given.items() if k not in ("label", "along")}
         source, mask = (None, None) if self.sequence is None else self.sequence(sequences, rows)
-        key = self._key(clock, label)
+        key = self._key(clock, label, source, mask)
         for block in self.blocks:
             x = block(x, key, label, source, mask)
         return {self.modality: self.head(self.norm(x))}
@@ -202,10 +207,13 @@ class TokenTransformer(nn.Module):
             return cast(Tensor, self.places[0])
         return (self.places[0][:, None] + self.places[1][None]).flatten(0, 1)
 
-    def _key(self, t: Tensor, label: Tensor) -> Tensor:
+    def _key(self, t: Tensor, label: Tensor, source: Tensor | None, mask: Tensor | None) -> Tensor:
         if self.time is None:
             return (t * self.steps).round().long().clamp(1, self.steps) - 1
         key: Tensor = self.time(t)
+        if self.pooled is not None and source is not None and mask is not None:
+            here = mask.unsqueeze(-1).to(source.dtype)
+            key = key + self.pooled((source * here).sum(1) / here.sum(1))
         return nn.functional.silu(key if self.labels is None else key + self.labels(label))
 
 
