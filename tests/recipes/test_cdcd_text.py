@@ -1,17 +1,23 @@
-"""Text to image: captions, painted attributes, and the recipe in a few steps."""
+"""Text to image: captions, painted attributes, photographs as grounds, and the recipe and its commands in a few steps."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from polyscore.data.captions import ATTRIBUTES, LENGTH, WORDS, caption, captioned_digits, say, words_of
+from polyscore.checkpoint import load_tensors
+from polyscore.cli import main
+from polyscore.data.captions import COLOURS, LENGTH, Language, captioned_digits, crops, load_photographs
 from polyscore.data.captions import paint as painted
+from polyscore.data.digits import load_sklearn_digits
 from polyscore.errors import DataError
-from polyscore.recipes.cdcd.text import TextTraining, Told, quick, text_table, train_text
+from polyscore.media import read_image, write_image
+from polyscore.recipes.cdcd import text
+from polyscore.recipes.cdcd.text import TextTraining, Told, quick, train_text
 from polyscore.recipes.tables import read_table
 from polyscore.training import Draw
 
@@ -20,55 +26,158 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scikit-learn's digits in MNIST's file."""
     folder = tmp_path_factory.mktemp("mnist")
     (folder / "digits").mkdir()
-    pixels = np.zeros((40, 28, 28), dtype=np.uint8)
-    pixels[:, 4:24, 12:16] = 255
-    labels = (np.arange(40) % 10).astype(np.uint8)
-    arrays = {f"{split}_{part}": value for split in ("train", "test") for part, value in (("images", pixels), ("labels", labels))}
+    arrays: dict[str, np.ndarray] = {}
+    for split in ("train", "test"):
+        some = load_sklearn_digits(split)
+        arrays |= {f"{split}_images": (some.x[:40, 0] * 255).byte().numpy(), f"{split}_labels": some.labels[:40].byte().numpy()}
     np.savez(folder / "digits" / "mnist.npz", **arrays)
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "text"
+    train_text(str(folder), str(data), training=quick(TextTraining(), 2), progress=False)
+    return folder
+
+
 def test_captions_say_every_attribute() -> None:
-    rows = torch.tensor([[7, 0, 3, 1, 1], [0, 5, 1, 0, 0]])
-    texts = {say(rows[0].tolist(), way) for way in range(3)}
+    language, rows = Language(), torch.tensor([[7, 0, 4, 1], [0, 5, 0, 0]])
+    texts = {language.say(rows[0].tolist(), way) for way in range(3)}
     assert len(texts) == 3
-    for text in texts:
-        for word in ("seven", "red", "teal", "striped", "large"):
-            assert word in text.split()
-    assert caption(rows, 1) == caption(rows, 1)
-    hot = words_of([say(rows[0].tolist()), "A zero"])
-    assert hot.shape == (2, LENGTH, len(WORDS) + 1)
+    for said in texts:
+        for word in ("seven", "red", "temple", "large"):
+            assert word in said.split()
+        assert "a temple" in said
+    assert "on plain black" in language.say(rows[1].tolist())
+    assert language.caption(rows, 1) == language.caption(rows, 1)
+    hot = language.words_of([language.say(rows[0].tolist()), "A zero"])
+    assert hot.shape == (2, LENGTH, len(language.words) + 1)
     assert hot[1].sum(-1).tolist() == [2.0, 2.0] + [0.0] * (LENGTH - 2)
     with pytest.raises(DataError, match="found 'horse'"):
-        words_of(["a horse"])
+        language.words_of(["a horse"])
+    assert Language(("horse",)).words_of(["a horse"])[0, 1].sum() == 2
     with pytest.raises(DataError, match="words, found 99"):
-        words_of(["a " * 99])
+        language.words_of(["a " * 99])
 
 
 def test_pictures_show_their_attributes(data: Path) -> None:
     found = captioned_digits("test", str(data))
     assert found.x.shape == (40, 3, 28, 28)
-    assert found.attributes.amax(0).tolist() <= [len(v) - 1 for v in ATTRIBUTES.values()]
-    strokes = torch.zeros(1, 1, 28, 28)
-    strokes[..., 4:24, 12:16] = 1
-    large, small = (painted(strokes, torch.tensor([[1, 2, 0, 0, size]])) for size in (1, 0))
-    ink = torch.tensor([0.15, 0.25, 0.9])
-    torch.testing.assert_close(large[0, :, 10, 13], ink)
-    assert int(((large[0] - ink[:, None, None]).abs().sum(0) < 0.1).sum()) > int(((small[0] - ink[:, None, None]).abs().sum(0) < 0.1).sum())
-    striped = painted(torch.zeros(1, 1, 28, 28), torch.tensor([[1, 2, 1, 1, 1]]))[0, 0]
-    assert bool((striped[0] == striped[0, 0]).all())
-    assert float(striped[0, 0]) != float(striped[4, 0])
-    told = Told(torch.zeros(40, 49).long(), found.attributes)(Draw(0, 0, 8))
-    assert told["text"].shape == (8, LENGTH, len(WORDS) + 1)
+    assert found.attributes.amax(0).tolist() <= [size - 1 for size in found.language.sizes]
+    strokes, ground = torch.zeros(1, 1, 28, 28), torch.full((1, 3, 28, 28), 0.5)
+    strokes[..., 8:20, 12:16] = 1
+    large, small = (painted(strokes, torch.tensor([[1, 2, 0, size]]), ground) for size in (1, 0))
+    ink = torch.tensor(COLOURS["blue"])
+    torch.testing.assert_close(large[0, :, 14, 13], ink)
+    inked = [int(((x[0] - ink[:, None, None]).abs().sum(0) < 0.1).sum()) for x in (large, small)]
+    assert inked[0] > inked[1] > 0
+    torch.testing.assert_close(large[0, :, 0, 0], torch.full((3,), 0.5))
+    assert float(large[0].amin()) < 0.3, "a shadow around the ink"
 
 
-@pytest.mark.slow
-def test_a_small_recipe(data: Path, tmp_path: Path) -> None:
-    train_text(str(tmp_path / "runs"), str(data), quick(TextTraining(), 2), progress=False)
+def test_grounds_are_crops_of_photographs(data: Path, tmp_path: Path) -> None:
+    shipped = load_photographs()
+    assert list(shipped) == ["flower", "temple"]
+    taken = crops(shipped["flower"], 6, torch.Generator().manual_seed(0))
+    assert taken.shape == (6, 3, 28, 28)
+    assert float(taken.std(0).mean()) > 0.02, "six different crops"
+    (tmp_path / "beach").mkdir()
+    blue = torch.zeros(3, 40, 60)
+    blue[2] = 1
+    for name in ("beach/one.png", "beach/2.png", "Sky.png"):
+        write_image(tmp_path / name, blue)
+    own = load_photographs(tmp_path)
+    assert {word: tuple(pictures.shape) for word, pictures in own.items()} == {"beach": (2, 3, 48, 48), "sky": (1, 3, 48, 48)}
+    found = captioned_digits("train", str(data), photographs=own)
+    here = found.attributes[:, 2] == found.language.attributes["ground"].index("sky")
+    corner = found.x[here][:, :, 0, 0]
+    torch.testing.assert_close(corner, torch.tensor([0.0, 0.0, 0.5]).expand_as(corner))
+    with pytest.raises(DataError, match="expected photographs"):
+        load_photographs(tmp_path / "none")
+    write_image(tmp_path / "red.png", blue)
+    with pytest.raises(DataError, match="captions don't use yet, found 'red'"):
+        load_photographs(tmp_path)
+
+
+def test_negatives_are_other_digits_with_all_else_the_same() -> None:
+    attributes = torch.cartesian_prod(torch.arange(10), torch.arange(2), torch.arange(2), torch.arange(1)).repeat(3, 1)
+    attributes = torch.cat([attributes, torch.tensor([[3, 5, 4, 1]])])[torch.randperm(121, generator=torch.Generator().manual_seed(0))]
+    told = Told(torch.arange(121)[:, None].repeat(1, 4), attributes, Language(), negatives=5)
+    batch = told(Draw(0, 0, 400))
+    assert batch["text"].shape == (400, LENGTH, len(Language().words) + 1)
+    own, other = attributes[batch["tokens"][:, 0]], attributes[batch["negatives"][:, :, 0]]
+    alone = own[:, 1] == 5
+    assert bool(alone.any())
+    assert bool((batch["negatives"][alone] == batch["tokens"][alone][:, None]).all())
+    assert bool((other[~alone][:, :, 1:] == own[~alone][:, None, 1:]).all())
+    assert bool((other[~alone][:, :, 0] != own[~alone][:, None, 0]).all())
+    assert len(other[own[:, 0] == 4][:, :, 0].unique()) == 9
+
+
+def test_draws_depend_on_the_caption_and_the_seed(trained: Path) -> None:
+    captions = ["a large red seven on a temple", "plain black with a small zero in white"]
+    first = text.draw(str(trained), captions, steps=3)
+    assert first.shape == (2, 3, 28, 28)
+    assert bool(((first >= 0) & (first <= 1)).all())
+    torch.testing.assert_close(text.draw(str(trained), captions, steps=3), first)
+    torch.testing.assert_close(text.draw(str(trained), captions[:1], steps=3), first[:1])
+    assert not torch.equal(text.draw(str(trained), captions, steps=3, seed=1), first)
+    with pytest.raises(DataError, match="found 'horse'"):
+        text.draw(str(trained), ["a horse"])
+
+
+def test_commands(data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    few = [
+        f"--training.{part}.{name}={value}"
+        for part in ("codec", "judge", "model", "contrast")
+        for name, value in (("steps", 1), ("batch_size", 4))
+    ]
+    (tmp_path / "photographs").mkdir()
+    write_image(tmp_path / "photographs" / "beach.png", torch.rand(3, 30, 30, generator=torch.Generator().manual_seed(0)))
+    own = ["--out", str(tmp_path / "own"), "--data", str(data), "--backgrounds", str(tmp_path / "photographs"), *few]
+    assert main(["train", "cdcd-text", *own, "--objective.inter", "none", "--objective.intra", "step"]) == 0
+    assert load_tensors(tmp_path / "own" / "photographs.safetensors")["beach"].shape == (1, 3, 48, 48)
+    assert (tmp_path / "own" / "run-contrast" / "log.jsonl").is_file()
+    drawn = ["recipe", "cdcd-draw", "--folder", str(tmp_path / "own"), "--out", str(tmp_path / "drawn"), "--n", "1"]
+    assert main([*drawn, "--caption", "a small green two on a beach"]) == 0
+    assert read_image(tmp_path / "drawn" / "0000.png").shape == (3, 28, 28)
+    assert main([*drawn, "--caption", "a small green two on a temple"]) != 0
+    assert "found 'temple'" in capsys.readouterr().err
+
+    shutil.copytree(trained, tmp_path / "kept")
+    (tmp_path / "kept" / "denoiser.json").unlink()
+    other = ["--out", str(tmp_path / "kept"), "--data", str(data), "--backgrounds", str(tmp_path / "photographs"), *few]
+    assert main(["train", "cdcd-text", *other]) != 0
+    assert "choose another folder" in capsys.readouterr().err
+
+    monkeypatch.setattr(text, "clip_score", lambda pictures, captions, model: torch.full((len(captions),), 0.3))
     out = tmp_path / "cdcd-text.json"
-    rows = {row.measure: row for row in text_table(str(tmp_path / "runs"), str(out), str(data), 6, (0, 1), 3)}
-    assert len(rows["guidance 2: all attributes"].values) == 2
-    assert 0 <= rows["guidance 1: ink"].mean <= 1
-    assert read_table(out)["protocol"]["command"] == "polyscore evaluate cdcd-text"
+    options = [
+        "--n",
+        "6",
+        "--seeds",
+        "[0,1]",
+        "--steps",
+        "3",
+        "--guidances",
+        "[1,3]",
+        "--clip",
+        "folder",
+        "--picture",
+        str(tmp_path / "some.png"),
+    ]
+    assert main(["evaluate", "cdcd-text", "--folder", str(trained), "--out", str(out), "--data", str(data), *options]) == 0
+    rows = {row["measure"]: row for row in read_table(out)["rows"]}
+    assert len(rows["guidance 3: all attributes"]["values"]) == 2
+    assert read_image(tmp_path / "some.png").shape[0] == 3
+    assert rows["guidance 3: all attributes"]["reach"] == ">= 0.8"
+    assert 0 <= rows["guidance 1: ink"]["mean"] <= 1
+    for name in ("guidance 3: CLIPScore", "test pictures: CLIPScore"):
+        assert rows[name]["mean"] == pytest.approx(30)
+    protocol = read_table(out)["protocol"]
+    assert protocol["command"] == "polyscore evaluate cdcd-text"
+    assert "6 inks and 2 sizes on 5 grounds" in protocol["data"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,10 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from polyscore.checkpoint import load_module, read_json, save_module
+from polyscore.checkpoint import load_module, load_tensors, read_json, save_module, save_tensors
 from polyscore.codecs.vq import VQ
-from polyscore.data.captions import ATTRIBUTES, LENGTH, WORDS, Captioned28, caption, captioned_digits, words_of
+from polyscore.data.captions import LENGTH, Captioned28, Language, captioned_digits, load_photographs
 from polyscore.denoisers import Denoiser
+from polyscore.errors import DataError
+from polyscore.files import atomic
+from polyscore.metrics.clip import clip_score
 from polyscore.metrics.frechet import frechet_distance
 from polyscore.metrics.judges import Judge, predict
 from polyscore.networks.conv import ConvEncoder
@@ -29,28 +33,41 @@ from polyscore.training.vq import VQObjective
 
 __all__ = ["TextTraining", "draw", "text_table", "train_text"]
 
-OBJECTIVE = TokenObjective("tokens", auxiliary=5e-2, features=("text",))
+OBJECTIVE = TokenObjective("tokens", auxiliary=5e-2, features=("text",), inter="sample")
 CODEC = TrainConfig(steps=1500, batch_size=64, lr=2e-3, ema=0.0, log_every=100)
 JUDGE = TrainConfig(steps=2000, batch_size=64, lr=2e-3, ema=0.98, log_every=50)
-MODEL = TrainConfig(steps=2200, batch_size=64, lr=2e-3, ema=0.99, log_every=100)
-SIZES = [len(values) for values in ATTRIBUTES.values()]
+MODEL = TrainConfig(steps=7000, batch_size=32, lr=1.5e-3, ema=0.998, log_every=100)
+CONTRAST = TrainConfig(steps=300, batch_size=32, lr=5e-4, ema=0.98, warmup=10, log_every=50)
+NEGATIVES = 4
+CODES = 256
 
 
 @dataclass(frozen=True)
 class TextTraining:
-    """Of the codec, the judge of attributes, and the denoiser."""
+    """Of the codec, the judge of attributes, the denoiser, and its continuation with negatives."""
 
     codec: TrainConfig = CODEC
     judge: TrainConfig = JUDGE
     model: TrainConfig = MODEL
+    contrast: TrainConfig = CONTRAST
 
 
 class Told:
-    """Batches of tokens with captions said anew each time they come: {"tokens", "text", "label"}; the label is the digit, unused."""
+    """Batches of tokens with captions said anew each time they come: {"tokens", "text", "label"}; the label is unused, -1.
 
-    def __init__(self, tokens: Tensor, attributes: Tensor, ways: int = 3) -> None:
-        self.tokens, self.attributes = tokens, attributes
-        self.text = torch.stack([words_of(caption(attributes, seed)).bool() for seed in range(ways)])
+    With `negatives` also that many other examples each, (B, N, L): another digit where all else is the same; where there is none, the
+    example itself, which the objective drops.
+    """
+
+    def __init__(self, tokens: Tensor, attributes: Tensor, language: Language, ways: int = 3, negatives: int = 0) -> None:
+        self.tokens, self.attributes, self.negatives = tokens, attributes, negatives
+        self.text = torch.stack([language.words_of(language.caption(attributes, seed)).bool() for seed in range(ways)])
+        rest = torch.unique(attributes[:, 1:], dim=0, return_inverse=True)[1]
+        self._order, self._group, self._own = (
+            (rest * 10 + attributes[:, 0]).argsort(stable=True),
+            _blocks(rest),
+            _blocks(rest * 10 + attributes[:, 0]),
+        )
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -58,72 +75,118 @@ class Told:
     def __call__(self, draw: Draw) -> dict[str, Tensor]:
         """One batch."""
         rows, way = draw.indices(len(self)), draw.integers(len(self.text)).cpu()
-        return {"tokens": self.tokens[rows], "text": self.text[way, rows].float(), "label": torch.full((len(rows),), -1)}
+        batch = {"tokens": self.tokens[rows], "text": self.text[way, rows].float(), "label": torch.full((len(rows),), -1)}
+        if self.negatives:
+            batch["negatives"] = self.tokens[self._others(rows, draw.uniform(self.negatives).cpu().double())]
+        return batch
+
+    def _others(self, rows: Tensor, uniform: Tensor) -> Tensor:
+        """Row of one other example for each number (B, N)."""
+        (first, size), (start, own) = ((part[rows, None] for part in block) for block in (self._group, self._own))
+        place = first + (uniform * (size - own)).long()
+        chosen = self._order[(place + torch.where(place >= start, own, 0)).clamp(max=len(self) - 1)]
+        return torch.where(size > own, chosen, rows[:, None])
+
+
+def _blocks(key: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the block of every row's key begins once rows are sorted by key, and its size."""
+    counts = torch.bincount(key)
+    return (counts.cumsum(0) - counts)[key], counts[key]
 
 
 @dataclass(frozen=True)
 class AttributeObjective:
-    """Sum of the cross-entropies of all attributes, logits of one after the other."""
+    """Sum of the cross-entropies of all attributes, logits of one after the other; `sizes` says how many each has."""
+
+    sizes: Sequence[int]
 
     def __call__(self, module: Judge, batch: dict[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         """The loss and the mean accuracy."""
-        logits = module(batch["image"]).split(SIZES, 1)
+        logits = module(batch["image"]).split(list(self.sizes), 1)
         labels = batch["attributes"].unbind(1)
         loss = torch.stack([nn.functional.cross_entropy(a, b) for a, b in zip(logits, labels, strict=True)]).sum()
         right = torch.stack([(a.argmax(1) == b).float().mean() for a, b in zip(logits, labels, strict=True)]).mean()
         return {"loss": loss, "accuracy": right}
 
 
-def seen(judge: Judge, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Attributes (N, 5) that the judge sees, and its features."""
+def seen(judge: Judge, x: Tensor, language: Language) -> tuple[Tensor, Tensor]:
+    """Attributes (N, 4) that the judge sees, and its features."""
     features = predict(judge, x)[1]
     with torch.no_grad():
-        return torch.stack([part.argmax(1) for part in judge.head(features).split(SIZES, 1)], 1), features
+        return torch.stack([part.argmax(1) for part in judge.head(features).split(language.sizes, 1)], 1), features
 
 
 def train_text(
-    out: str = "runs/cdcd-text", data: str | None = None, training: TextTraining | None = None, progress: bool = True
+    out: str = "runs/cdcd-text",
+    data: str | None = None,
+    backgrounds: str | None = None,
+    objective: TokenObjective = OBJECTIVE,
+    training: TextTraining | None = None,
+    progress: bool = True,
 ) -> TokenDenoiser:
     """Train what is not in `out` yet: codec, judge and denoiser; the denoiser sees captions word by word.
 
+    Args:
+        out: folder. data: default $POLYSCORE_DATA. backgrounds: folder of photographs, see `load_photographs`.
+        objective: of the denoiser; it is trained without negatives first, and continued with those that the objective has.
+        training: of all parts.
+
     Raises:
-        DataError: MNIST is not there. PolyscoreError: as `polyscore.training.fit`.
+        DataError: MNIST is not there, or `out` was begun with other photographs. PolyscoreError: as `polyscore.training.fit`.
     """
     training, folder = training or TextTraining(), Path(out)
-    train, test = captioned_digits("train", data), captioned_digits("test", data, most=2000)
+    photographs = _photographs(folder, backgrounds)
+    train = captioned_digits("train", data, photographs=photographs)
+    test = captioned_digits("test", data, most=2000, photographs=photographs)
     if not (folder / "codec.json").is_file():
-        torch.manual_seed(training.codec.seed)
-        codec = VQ((3, 28, 28), 128, 16, 32)
-        fit(
-            codec,
-            Samples({"image": train.x}),
-            VQObjective("image"),
-            training.codec,
-            out=folder / "run-codec",
-            progress=progress,
-            average=False,
-        )
-        save_module(codec.eval(), folder / "codec", meta={"test": codec_quality(codec, test.x), "training": asdict(training.codec)})
+        _train_codec(train, test, folder, training.codec, progress)
     if not (folder / "judge.json").is_file():
         _train_judge(train, test, folder, training.judge, progress)
     codec = load_module(folder / "codec", VQ)
     with torch.no_grad():
         tokens = torch.cat([codec.encode(part) for part in train.x.split(500)])
     torch.manual_seed(training.model.seed)
-    changes = {"depth": 2, "vocabulary": codec.vocabulary, "grid": list(codec.grid), "classes": 0, "source": 64}
-    denoiser = TokenDenoiser("tokens", changes=changes | {"conditions": {"text": [LENGTH, len(WORDS) + 1]}})
-    fit(denoiser, Told(tokens, train.attributes), OBJECTIVE, training.model, out=folder / "run", progress=progress)
-    save_module(denoiser.eval(), folder / "denoiser", meta={"dataset": "MNIST in colour, train split", "training": asdict(training.model)})
+    changes = {"depth": 2, "vocabulary": codec.vocabulary, "grid": list(codec.grid), "classes": 0, "source": 64, "pooled": True}
+    denoiser = TokenDenoiser("tokens", changes=changes | {"conditions": {"text": [LENGTH, len(train.language.words) + 1]}})
+    alone = replace(objective, intra="none", inter="none")
+    fit(denoiser, Told(tokens, train.attributes, train.language), alone, training.model, out=folder / "run", progress=progress)
+    if objective != alone:
+        told = Told(tokens, train.attributes, train.language, negatives=NEGATIVES if objective.inter != "none" else 0)
+        facts = {"objective": asdict(objective)}
+        fit(denoiser, told, objective, training.contrast, out=folder / "run-contrast", progress=progress, facts=facts)
+    meta = {"dataset": "MNIST in colour, train split", "objective": asdict(objective), "training": asdict(training)}
+    save_module(denoiser.eval(), folder / "denoiser", meta=meta)
     return denoiser
+
+
+def _photographs(folder: Path, backgrounds: str | None) -> dict[str, Tensor]:
+    """Those kept in the folder, or kept there now."""
+    kept = folder / "photographs.safetensors"
+    if kept.is_file() and backgrounds is None:
+        return dict(sorted(load_tensors(kept).items()))
+    found = load_photographs(backgrounds)
+    if kept.is_file():
+        before = load_tensors(kept)
+        if before.keys() != found.keys() or not all(torch.equal(before[word], found[word]) for word in found):
+            raise DataError(f"{kept}: expected the photographs of {backgrounds}, found others; choose another folder")
+    save_tensors(found, kept)
+    return found
+
+
+def _train_codec(train: Captioned28, test: Captioned28, folder: Path, config: TrainConfig, progress: bool) -> None:
+    torch.manual_seed(config.seed)
+    codec = VQ((3, 28, 28), CODES, 16, 32)
+    fit(codec, Samples({"image": train.x}), VQObjective("image"), config, out=folder / "run-codec", progress=progress, average=False)
+    save_module(codec.eval(), folder / "codec", meta={"test": codec_quality(codec, test.x), "training": asdict(config)})
 
 
 def _train_judge(train: Captioned28, test: Captioned28, folder: Path, config: TrainConfig, progress: bool) -> None:
     torch.manual_seed(config.seed)
-    judge = Judge(ConvEncoder((3, 28, 28), 64, (24, 48), dropout=0.1), 64, sum(SIZES), dropout=0.1)
+    judge = Judge(ConvEncoder((3, 28, 28), 64, (24, 48), dropout=0.1), 64, sum(train.language.sizes), dropout=0.1)
     samples = Samples({"image": train.x, "attributes": train.attributes})
-    fit(judge, samples, AttributeObjective(), config, out=folder / "run-judge", progress=progress)
-    right = (seen(judge.eval(), test.x)[0] == test.attributes).double()
-    each = dict(zip(ATTRIBUTES, right.mean(0).tolist(), strict=True))
+    fit(judge, samples, AttributeObjective(train.language.sizes), config, out=folder / "run-judge", progress=progress)
+    right = (seen(judge.eval(), test.x, test.language)[0] == test.attributes).double()
+    each = dict(zip(test.language.attributes, right.mean(0).tolist(), strict=True))
     save_module(judge, folder / "judge", meta={"test_accuracy": float(right.all(1).double().mean()), **each, "test_items": len(test)})
 
 
@@ -134,7 +197,11 @@ def draw(folder: str, captions: Sequence[str], guidance: float = 2.0, steps: int
         CheckpointError: the model is not there. DataError: a word it doesn't know.
     """
     denoiser, codec = load_module(Path(folder) / "denoiser", TokenDenoiser), load_module(Path(folder) / "codec", VQ)
-    return _draw(denoiser, codec, words_of(captions), guidance, steps, seed)
+    return _draw(denoiser, codec, _language(folder).words_of(captions), guidance, steps, seed)
+
+
+def _language(folder: str) -> Language:
+    return Language(tuple(sorted(load_tensors(Path(folder) / "photographs.safetensors"))))
 
 
 def _draw(denoiser: Denoiser, codec: VQ, text: Tensor, guidance: float, steps: int, seed: int) -> Tensor:
@@ -155,29 +222,46 @@ def text_table(
     seeds: Sequence[int],
     steps: int = 25,
     guidances: Sequence[float] = (1.0, 2.0),
+    clip: str | None = None,
+    picture: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Measured]:
-    """Attribute accuracy and Frechet distance of pictures drawn from captions of unseen attributes, for every seed and strength."""
+    """Attribute accuracy and Frechet distance of pictures drawn from captions of test digits, for every seed and strength.
+
+    With `clip`, folder or hub id of a CLIP model, also CLIPScore times 100, beside that of test pictures with their own captions.
+    `picture` is a PNG to write: the first captions of the first seed and what was drawn at the greatest strength.
+
+    Raises:
+        CheckpointError: a model is not there. DataError: MNIST is not there. PolyscoreError: as `polyscore.metrics.clip.clip_score`.
+    """
     began = time.perf_counter()
     denoiser, codec = load_module(Path(folder) / "denoiser", TokenDenoiser), load_module(Path(folder) / "codec", VQ)
     judge = cast(Judge, load_module(Path(folder) / "judge", Judge))
-    test = captioned_digits("test", data, most=2000)
-    reference = seen(judge, test.x)[1]
+    photographs = _photographs(Path(folder), None)
+    test = captioned_digits("test", data, most=2000, photographs=photographs)
+    language = test.language
+    reference = seen(judge, test.x, language)[1]
     with torch.no_grad():
-        rebuilt = seen(judge, codec.decode(codec.encode(test.x)))[0] == test.attributes
+        rebuilt = seen(judge, codec.decode(codec.encode(test.x)), language)[0] == test.attributes
     values: dict[str, list[float]] = {}
     for place, seed in enumerate(seeds):
         rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[:n]
-        wanted = test.attributes[rows]
+        wanted, captions = test.attributes[rows], language.caption(test.attributes[rows], seed)
         for w in guidances:
-            found, features = seen(judge, _draw(denoiser, codec, words_of(caption(wanted, seed)), w, steps, seed))
+            pictures = _draw(denoiser, codec, language.words_of(captions), w, steps, seed)
+            found, features = seen(judge, pictures, language)
             right = found == wanted
-            measures = {"all attributes": right.all(1), "mean": right.double().mean(1)} | dict(
-                zip(ATTRIBUTES, right.unbind(1), strict=True)
-            )
+            measures = {"all attributes": right.all(1), "mean": right.double().mean(1)}
+            measures |= dict(zip(language.attributes, right.unbind(1), strict=True))
+            if picture is not None and place == 0 and w == max(guidances):
+                _plot(pictures[:12], captions[:12], picture)
+            if clip is not None:
+                measures["CLIPScore"] = 100 * clip_score(pictures, captions, clip)
             for name, each in measures.items():
                 values.setdefault(f"guidance {w:g}: {name}", []).append(float(each.double().mean()))
             values.setdefault(f"guidance {w:g}: frechet", []).append(frechet_distance(features, reference))
+        if clip is not None:
+            values.setdefault("test pictures: CLIPScore", []).append(100 * float(clip_score(test.x[rows], captions, clip).mean()))
         if progress is not None:
             progress(place + 1, len(seeds))
     top = f"guidance {max(guidances):g}"
@@ -186,18 +270,41 @@ def text_table(
     table.append(Measured("pictures through the codec: all attributes", [float(rebuilt.all(1).double().mean())]))
     protocol: dict[str, Any] = {
         "command": "polyscore evaluate cdcd-text",
-        "data": "MNIST digits in 6 inks, 2 sizes, on 4 grounds with 3 patterns; captions of test digits' attributes in 3 ways",
+        "data": f"test digits of MNIST in {_counts(language)}, of them photographs: {', '.join(photographs)}; captions in 3 ways",
         "n": n,
         "seeds": list(seeds),
         "steps": steps,
         "codec": read_json(Path(folder) / "codec.json")["meta"]["test"],
         "judge": read_json(Path(folder) / "judge.json")["meta"],
+        "objective": read_json(Path(folder) / "denoiser.json")["meta"]["objective"],
         "seconds": round(time.perf_counter() - began, 1),
     }
     write_table(out, table, protocol)
     return table
 
 
+def _plot(pictures: Tensor, captions: Sequence[str], out: str) -> None:
+    """Pictures below their captions, six a row."""
+    from matplotlib.figure import Figure
+
+    lines = -(-len(pictures) // 6)
+    figure = Figure(figsize=(9.6, 2.1 * lines), layout="constrained")
+    panels = figure.subplots(lines, 6, squeeze=False).ravel()
+    for panel in panels:
+        panel.axis("off")
+    for panel, x, caption in zip(panels, pictures, captions, strict=False):
+        panel.imshow(x.permute(1, 2, 0).numpy())
+        panel.set_title(textwrap.fill(caption, 22), fontsize=7)
+    with atomic(out) as temporary:
+        figure.savefig(temporary, dpi=80, format="png", metadata={"Software": None})
+
+
+def _counts(language: Language) -> str:
+    counts = dict(zip(language.attributes, language.sizes, strict=True))
+    return f"{counts['ink']} inks and {counts['size']} sizes on {counts['ground']} grounds"
+
+
 def quick(training: TextTraining, steps: int) -> TextTraining:
     """The same with so few steps, for a try."""
-    return TextTraining(*(replace(part, steps=steps, batch_size=8) for part in (training.codec, training.judge, training.model)))
+    parts = (training.codec, training.judge, training.model, training.contrast)
+    return TextTraining(*(replace(part, steps=steps, batch_size=8) for part in parts))

@@ -5,25 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from polyscore.recipes.cdcd.text import TextTraining
+from polyscore.recipes.cdcd.text import OBJECTIVE, TextTraining
 from polyscore.terminal import progress, say
+from polyscore.training.contrast import TokenObjective
 
 __all__ = ["EVALUATE", "RECIPE", "TRAIN"]
 
 TRAINING = TextTraining()
 
 
-def cdcd_text(out: str = "runs/cdcd-text", data: str | None = None, training: TextTraining = TRAINING) -> None:
-    """Train a token model of coloured digits told by captions: codec, judge of attributes, denoiser.
+def cdcd_text(
+    out: str = "runs/cdcd-text",
+    data: str | None = None,
+    backgrounds: str | None = None,
+    objective: TokenObjective = OBJECTIVE,
+    training: TextTraining = TRAINING,
+) -> None:
+    """Train a token model of coloured digits on photographs, told by captions: codec, judge of attributes, denoiser.
 
     Args:
         out: folder; the codec and the judge that are there are kept.
         data: default $POLYSCORE_DATA.
+        backgrounds: folder of photographs, WORD.jpg or WORD/*.jpg; captions say WORD. Default two of scikit-learn's, flower and temple.
+        objective: the loss; with negatives (inter, intra) once the denoiser was trained without.
         training: of all parts.
     """
     from polyscore.recipes.cdcd.text import train_text
 
-    train_text(out, data, training)
+    train_text(out, data, backgrounds, objective, training)
     say(f'saved {out}; try: polyscore recipe cdcd-draw --folder {out} --caption "a large red seven on plain black"')
 
 
@@ -34,6 +43,9 @@ def evaluate_cdcd_text(
     n: int = 200,
     seeds: tuple[int, ...] = (0, 1, 2),
     steps: int = 25,
+    guidances: tuple[float, ...] = (1.0, 2.0),
+    clip: str | None = None,
+    picture: str | None = None,
 ) -> None:
     """Text to image: does a picture have the attributes of its caption?
 
@@ -44,12 +56,15 @@ def evaluate_cdcd_text(
         n: captions a seed.
         seeds: one value each.
         steps: of sampling.
+        guidances: strengths of classifier-free guidance.
+        clip: folder or hub id of a CLIP model, for rows of CLIPScore (needs transformers).
+        picture: a PNG to write, of the first captions and what was drawn for them.
     """
     from polyscore.recipes.cdcd.text import text_table
     from polyscore.recipes.tables import show
 
     with progress("evaluating") as bar:
-        rows = text_table(folder, out, data, n, seeds, steps, progress=bar)
+        rows = text_table(folder, out, data, n, seeds, steps, guidances, clip, picture, progress=bar)
     say(show(rows, f"text to image: n = {n}, seeds {list(seeds)}; saved {out}"))
 
 
@@ -65,7 +80,7 @@ def cdcd_draw(
     """Draw a caption, and with a CLIP model say its CLIPScore.
 
     Args:
-        caption: for example "a large red seven on plain black".
+        caption: for example "a large red seven on a temple".
         folder: of the models.
         out: folder of the pictures.
         n: number of pictures.
