@@ -134,7 +134,8 @@ def _shipped(name: str, left: int) -> Tensor:
 
     picture = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1).float() / 255
     square = picture[None, :, :, left : left + picture.shape[1]]
-    return functional.interpolate(square, size=SIDE, mode="bilinear", antialias=True)[0]
+    small: Tensor = functional.interpolate(square, size=SIDE, mode="bilinear", antialias=True)
+    return small[0]
 
 
 def crops(photographs: Tensor, n: int, generator: torch.Generator) -> Tensor:
@@ -150,7 +151,8 @@ def crops(photographs: Tensor, n: int, generator: torch.Generator) -> Tensor:
         functional.grid_sample(photographs[w], g, align_corners=False, padding_mode="border")
         for w, g in zip(which.split(500), grid.split(500), strict=True)
     ]
-    return functional.avg_pool2d(torch.cat(found), 2)
+    pooled: Tensor = functional.avg_pool2d(torch.cat(found), 2)
+    return pooled
 
 
 def captioned_digits(
@@ -182,13 +184,15 @@ def paint(strokes: Tensor, attributes: Tensor, grounds: Tensor) -> Tensor:
     """Strokes (N, 1, 28, 28) in ink and size of attributes (N, 4), with a shadow one pixel wide, on grounds (N, 3, 28, 28)."""
     cover = torch.stack([_resized(strokes, side) for side in SCALES.values()])[attributes[:, 3], torch.arange(len(strokes))]
     cover = (1.25 * cover).clamp(0, 1)
-    shadow = 1 - 0.6 * functional.max_pool2d(cover, 3, 1, 1)
+    near: Tensor = functional.max_pool2d(cover, 3, 1, 1)
+    shadow = 1 - 0.6 * near
     colours = torch.tensor(list(COLOURS.values()))[attributes[:, 1]][:, :, None, None]
     return grounds * shadow * (1 - cover) + colours * cover
 
 
 def _resized(strokes: Tensor, side: int) -> Tensor:
     """Resized to side x side in the middle of 28 x 28."""
-    sized = functional.interpolate(strokes, size=side, mode="bilinear", antialias=True)
+    sized: Tensor = functional.interpolate(strokes, size=side, mode="bilinear", antialias=True)
     before = (28 - side) // 2
-    return functional.pad(sized, (before, 28 - side - before) * 2).clamp(0, 1)
+    placed: Tensor = functional.pad(sized, (before, 28 - side - before) * 2)
+    return placed.clamp(0, 1)

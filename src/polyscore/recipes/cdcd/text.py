@@ -36,8 +36,8 @@ __all__ = ["TextTraining", "draw", "text_table", "train_text"]
 OBJECTIVE = TokenObjective("tokens", auxiliary=5e-2, features=("text",), inter="sample")
 CODEC = TrainConfig(steps=1500, batch_size=64, lr=2e-3, ema=0.0, log_every=100)
 JUDGE = TrainConfig(steps=2000, batch_size=64, lr=2e-3, ema=0.98, log_every=50)
-MODEL = TrainConfig(steps=7000, batch_size=32, lr=1.5e-3, ema=0.998, log_every=100)
-CONTRAST = TrainConfig(steps=300, batch_size=32, lr=5e-4, ema=0.98, warmup=10, log_every=50)
+MODEL = TrainConfig(steps=1200, batch_size=32, lr=1.5e-3, schedule="constant", ema=0.998, log_every=100)
+CONTRAST = TrainConfig(steps=1950, batch_size=32, lr=1.2e-3, ema=0.99, warmup=10, log_every=50)
 NEGATIVES = 4
 CODES = 256
 
@@ -63,11 +63,8 @@ class Told:
         self.tokens, self.attributes, self.negatives = tokens, attributes, negatives
         self.text = torch.stack([language.words_of(language.caption(attributes, seed)).bool() for seed in range(ways)])
         rest = torch.unique(attributes[:, 1:], dim=0, return_inverse=True)[1]
-        self._order, self._group, self._own = (
-            (rest * 10 + attributes[:, 0]).argsort(stable=True),
-            _blocks(rest),
-            _blocks(rest * 10 + attributes[:, 0]),
-        )
+        key = rest * 10 + attributes[:, 0]
+        self._order, self._group, self._own = key.argsort(stable=True), _blocks(rest), _blocks(key)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -149,11 +146,10 @@ def train_text(
     changes = {"depth": 2, "vocabulary": codec.vocabulary, "grid": list(codec.grid), "classes": 0, "source": 64, "pooled": True}
     denoiser = TokenDenoiser("tokens", changes=changes | {"conditions": {"text": [LENGTH, len(train.language.words) + 1]}})
     alone = replace(objective, intra="none", inter="none")
-    fit(denoiser, Told(tokens, train.attributes, train.language), alone, training.model, out=folder / "run", progress=progress)
-    if objective != alone:
-        told = Told(tokens, train.attributes, train.language, negatives=NEGATIVES if objective.inter != "none" else 0)
-        facts = {"objective": asdict(objective)}
-        fit(denoiser, told, objective, training.contrast, out=folder / "run-contrast", progress=progress, facts=facts)
+    told = Told(tokens, train.attributes, train.language, negatives=NEGATIVES if objective.inter != "none" else 0)
+    for name, goal, config in (("run", alone, training.model), ("run-contrast", objective, training.contrast)):
+        if name == "run" or objective != alone:
+            fit(denoiser, told, goal, config, out=folder / name, progress=progress, facts={"objective": asdict(goal)})
     meta = {"dataset": "MNIST in colour, train split", "objective": asdict(objective), "training": asdict(training)}
     save_module(denoiser.eval(), folder / "denoiser", meta=meta)
     return denoiser
@@ -268,6 +264,7 @@ def text_table(
     reach = {f"{top}: mean": (">=", 0.95), f"{top}: all attributes": (">=", 0.8)}
     table = [Measured(name, found, reach.get(name)) for name, found in values.items()]
     table.append(Measured("pictures through the codec: all attributes", [float(rebuilt.all(1).double().mean())]))
+    meta = read_json(Path(folder) / "denoiser.json")["meta"]
     protocol: dict[str, Any] = {
         "command": "polyscore evaluate cdcd-text",
         "data": f"test digits of MNIST in {_counts(language)}, of them photographs: {', '.join(photographs)}; captions in 3 ways",
@@ -276,7 +273,8 @@ def text_table(
         "steps": steps,
         "codec": read_json(Path(folder) / "codec.json")["meta"]["test"],
         "judge": read_json(Path(folder) / "judge.json")["meta"],
-        "objective": read_json(Path(folder) / "denoiser.json")["meta"]["objective"],
+        "objective": meta["objective"],
+        "steps of training": {part: config["steps"] for part, config in meta["training"].items()},
         "seconds": round(time.perf_counter() - began, 1),
     }
     write_table(out, table, protocol)
