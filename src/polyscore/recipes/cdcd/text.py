@@ -36,8 +36,8 @@ __all__ = ["TextTraining", "draw", "text_table", "train_text"]
 OBJECTIVE = TokenObjective("tokens", auxiliary=5e-2, features=("text",), inter="sample")
 CODEC = TrainConfig(steps=1500, batch_size=64, lr=2e-3, ema=0.0, log_every=100)
 JUDGE = TrainConfig(steps=2000, batch_size=64, lr=2e-3, ema=0.98, log_every=50)
-MODEL = TrainConfig(steps=1200, batch_size=32, lr=1.5e-3, schedule="constant", ema=0.998, log_every=100)
-CONTRAST = TrainConfig(steps=1950, batch_size=32, lr=1.2e-3, ema=0.99, warmup=10, log_every=50)
+MODEL = TrainConfig(steps=1200, batch_size=32, lr=1.4e-3, schedule="constant", ema=0.998, log_every=100)
+CONTRAST = TrainConfig(steps=1350, batch_size=32, lr=1.2e-3, ema=0.99, warmup=10, log_every=50)
 NEGATIVES = 4
 CODES = 256
 
@@ -186,7 +186,7 @@ def _train_judge(train: Captioned28, test: Captioned28, folder: Path, config: Tr
     save_module(judge, folder / "judge", meta={"test_accuracy": float(right.all(1).double().mean()), **each, "test_items": len(test)})
 
 
-def draw(folder: str, captions: Sequence[str], guidance: float = 2.0, steps: int = 25, seed: int = 0) -> Tensor:
+def draw(folder: str, captions: Sequence[str], guidance: float = 3.0, steps: int = 25, seed: int = 0) -> Tensor:
     """Pictures (N, 3, 28, 28) of captions.
 
     Raises:
@@ -217,7 +217,7 @@ def text_table(
     n: int,
     seeds: Sequence[int],
     steps: int = 25,
-    guidances: Sequence[float] = (1.0, 2.0),
+    guidances: Sequence[float] = (1.0, 3.0),
     clip: str | None = None,
     picture: str | None = None,
     progress: Callable[[int, int], None] | None = None,

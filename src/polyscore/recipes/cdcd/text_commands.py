@@ -43,7 +43,7 @@ def evaluate_cdcd_text(
     n: int = 200,
     seeds: tuple[int, ...] = (0, 1, 2),
     steps: int = 25,
-    guidances: tuple[float, ...] = (1.0, 2.0),
+    guidances: tuple[float, ...] = (1.0, 3.0),
     clip: str | None = None,
     picture: str | None = None,
 ) -> None:
@@ -74,7 +74,7 @@ def cdcd_draw(
     out: str = "outputs/drawn",
     n: int = 4,
     seed: int = 0,
-    guidance: float = 2.0,
+    guidance: float = 3.0,
     clip: str | None = None,
 ) -> None:
     """Draw a caption, and with a CLIP model say its CLIPScore.
