@@ -264,19 +264,8 @@ def text_table(
     reach = {f"{top}: mean": (">=", 0.95), f"{top}: all attributes": (">=", 0.8)}
     table = [Measured(name, found, reach.get(name)) for name, found in values.items()]
     table.append(Measured("pictures through the codec: all attributes", [float(rebuilt.all(1).double().mean())]))
-    meta = read_json(Path(folder) / "denoiser.json")["meta"]
-    protocol: dict[str, Any] = {
-        "command": "polyscore evaluate cdcd-text",
-        "data": f"test digits of MNIST in {_counts(language)}, of them photographs: {', '.join(photographs)}; captions in 3 ways",
-        "n": n,
-        "seeds": list(seeds),
-        "steps": steps,
-        "codec": read_json(Path(folder) / "codec.json")["meta"]["test"],
-        "judge": read_json(Path(folder) / "judge.json")["meta"],
-        "objective": meta["objective"],
-        "steps of training": {part: config["steps"] for part, config in meta["training"].items()},
-        "seconds": round(time.perf_counter() - began, 1),
-    }
+    seconds = round(time.perf_counter() - began, 1)
+    protocol = _protocol(Path(folder), language) | {"n": n, "seeds": list(seeds), "steps": steps, "seconds": seconds}
     write_table(out, table, protocol)
     return table
 
@@ -297,9 +286,19 @@ def _plot(pictures: Tensor, captions: Sequence[str], out: str) -> None:
         figure.savefig(temporary, dpi=80, format="png", metadata={"Software": None})
 
 
-def _counts(language: Language) -> str:
+def _protocol(folder: Path, language: Language) -> dict[str, Any]:
+    """What was drawn and by which models."""
     counts = dict(zip(language.attributes, language.sizes, strict=True))
-    return f"{counts['ink']} inks and {counts['size']} sizes on {counts['ground']} grounds"
+    many = f"{counts['ink']} inks and {counts['size']} sizes on {counts['ground']} grounds"
+    meta = read_json(folder / "denoiser.json")["meta"]
+    return {
+        "command": "polyscore evaluate cdcd-text",
+        "data": f"test digits of MNIST in {many}, of them photographs: {', '.join(language.photographs)}; captions in 3 ways",
+        "codec": read_json(folder / "codec.json")["meta"]["test"],
+        "judge": read_json(folder / "judge.json")["meta"],
+        "objective": meta["objective"],
+        "steps of training": {part: config["steps"] for part, config in meta["training"].items()},
+    }
 
 
 def quick(training: TextTraining, steps: int) -> TextTraining:
