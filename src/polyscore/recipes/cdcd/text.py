@@ -225,7 +225,8 @@ def text_table(
     """Attribute accuracy and Frechet distance of pictures drawn from captions of test digits, for every seed and strength.
 
     With `clip`, folder or hub id of a CLIP model, also CLIPScore times 100, beside that of test pictures with their own captions.
-    `picture` is a PNG to write: the first captions of the first seed and what was drawn at the greatest strength.
+    `picture` is a PNG to write: the first six captions of plain grounds and of photographs of the first seed, and what was drawn at the
+    greatest strength.
 
     Raises:
         CheckpointError: a model is not there. DataError: MNIST is not there. PolyscoreError: as `polyscore.metrics.clip.clip_score`.
@@ -250,7 +251,9 @@ def text_table(
             measures = {"all attributes": right.all(1), "mean": right.double().mean(1)}
             measures |= dict(zip(language.attributes, right.unbind(1), strict=True))
             if picture is not None and place == 0 and w == max(guidances):
-                _plot(pictures[:12], captions[:12], picture)
+                plain = wanted[:, 2] < len(language.attributes["ground"]) - len(photographs)
+                shown = [int(i) for part in (plain, ~plain) for i in part.nonzero().flatten()[:6]]
+                _plot(pictures[shown], [captions[i] for i in shown], picture)
             if clip is not None:
                 measures["CLIPScore"] = 100 * clip_score(pictures, captions, clip)
             for name, each in measures.items():
