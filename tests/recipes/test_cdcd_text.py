@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from polyscore.checkpoint import load_tensors
+from polyscore.checkpoint import load_module, load_tensors
 from polyscore.cli import main
 from polyscore.data.captions import COLOURS, LENGTH, Language, captioned_digits, crops, load_photographs
 from polyscore.data.captions import paint as painted
 from polyscore.data.digits import load_sklearn_digits
 from polyscore.errors import DataError
-from polyscore.media import read_image, write_image
+from polyscore.media import read_image, read_metadata, write_image
 from polyscore.recipes.cdcd import text
 from polyscore.recipes.cdcd.text import TextTraining, Told, quick, train_text
 from polyscore.recipes.tables import read_table
@@ -139,11 +139,13 @@ def test_commands(data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest
     (tmp_path / "photographs").mkdir()
     write_image(tmp_path / "photographs" / "beach.png", torch.rand(3, 30, 30, generator=torch.Generator().manual_seed(0)))
     own = ["--out", str(tmp_path / "own"), "--data", str(data), "--backgrounds", str(tmp_path / "photographs"), *few]
-    assert main(["train", "cdcd-text", *own, "--objective.inter", "none", "--objective.intra", "step"]) == 0
+    assert main(["train", "cdcd-text", *own, "--objective.inter", "none", "--objective.intra", "step", "--depth", "1"]) == 0
+    assert len(load_module(tmp_path / "own" / "denoiser").network.blocks) == 1
     assert load_tensors(tmp_path / "own" / "photographs.safetensors")["beach"].shape == (1, 3, 48, 48)
     assert (tmp_path / "own" / "run-contrast" / "log.jsonl").is_file()
     drawn = ["recipe", "cdcd-draw", "--folder", str(tmp_path / "own"), "--out", str(tmp_path / "drawn"), "--n", "1"]
-    assert main([*drawn, "--caption", "a small green two on a beach"]) == 0
+    assert main([*drawn, "--caption", "a small green two on a beach", "--steps", "2", "--token_solver", "confidence:0.9"]) == 0
+    assert read_metadata(tmp_path / "drawn" / "0000.png")["run"]["token_solver"] == "confidence:0.9"
     assert read_image(tmp_path / "drawn" / "0000.png").shape == (3, 28, 28)
     assert main([*drawn, "--caption", "a small green two on a temple"]) != 0
     assert "found 'temple'" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from polyscore.metrics.clip import clip_score
 from polyscore.metrics.frechet import frechet_distance
 from polyscore.metrics.judges import Judge, predict
 from polyscore.networks.conv import ConvEncoder
-from polyscore.networks.transformer import TokenDenoiser
+from polyscore.networks.transformer import Size, TokenDenoiser
 from polyscore.product import Product, Term
 from polyscore.recipes.cdcd.codec import codec_quality
 from polyscore.recipes.tables import Measured, write_table
@@ -120,13 +120,15 @@ def train_text(
     objective: TokenObjective = OBJECTIVE,
     training: TextTraining | None = None,
     progress: bool = True,
+    size: Size = "small",
+    depth: int | None = None,
 ) -> TokenDenoiser:
     """Train what is not in `out` yet: codec, judge and denoiser; the denoiser sees captions word by word.
 
     Args:
         out: folder. data: default $POLYSCORE_DATA. backgrounds: folder of photographs, see `load_photographs`.
         objective: of the denoiser; it is trained without negatives first, and continued with those that the objective has.
-        training: of all parts.
+        training: of all parts. size: of the denoiser, a preset of `polyscore.networks.transformer`. depth: in place of the preset's.
 
     Raises:
         DataError: MNIST is not there, or `out` was begun with other photographs. PolyscoreError: as `polyscore.training.fit`.
@@ -143,8 +145,10 @@ def train_text(
     with torch.no_grad():
         tokens = torch.cat([codec.encode(part) for part in train.x.split(500)])
     torch.manual_seed(training.model.seed)
-    changes = {"depth": 2, "vocabulary": codec.vocabulary, "grid": list(codec.grid), "classes": 0, "source": 64, "pooled": True}
-    denoiser = TokenDenoiser("tokens", changes=changes | {"conditions": {"text": [LENGTH, len(train.language.words) + 1]}})
+    changes: dict[str, Any] = {"vocabulary": codec.vocabulary, "grid": list(codec.grid), "classes": 0, "source": 64, "pooled": True}
+    if depth is not None:
+        changes["depth"] = depth
+    denoiser = TokenDenoiser("tokens", size, changes=changes | {"conditions": {"text": [LENGTH, len(train.language.words) + 1]}})
     alone = replace(objective, intra="none", inter="none")
     told = Told(tokens, train.attributes, train.language, negatives=NEGATIVES if objective.inter != "none" else 0)
     for name, goal, config in (("run", alone, training.model), ("run-contrast", objective, training.contrast)):
@@ -186,26 +190,28 @@ def _train_judge(train: Captioned28, test: Captioned28, folder: Path, config: Tr
     save_module(judge, folder / "judge", meta={"test_accuracy": float(right.all(1).double().mean()), **each, "test_items": len(test)})
 
 
-def draw(folder: str, captions: Sequence[str], guidance: float = 3.0, steps: int = 25, seed: int = 0) -> Tensor:
+def draw(
+    folder: str, captions: Sequence[str], guidance: float = 3.0, steps: int = 25, seed: int = 0, token_solver: str = "ancestral"
+) -> Tensor:
     """Pictures (N, 3, 28, 28) of captions.
 
     Raises:
         CheckpointError: the model is not there. DataError: a word it doesn't know.
     """
     denoiser, codec = load_module(Path(folder) / "denoiser", TokenDenoiser), load_module(Path(folder) / "codec", VQ)
-    return _draw(denoiser, codec, _language(folder).words_of(captions), guidance, steps, seed)
+    return _draw(denoiser, codec, _language(folder).words_of(captions), guidance, steps, seed, token_solver)
 
 
 def _language(folder: str) -> Language:
     return Language(tuple(sorted(load_tensors(Path(folder) / "photographs.safetensors"))))
 
 
-def _draw(denoiser: Denoiser, codec: VQ, text: Tensor, guidance: float, steps: int, seed: int) -> Tensor:
+def _draw(denoiser: Denoiser, codec: VQ, text: Tensor, guidance: float, steps: int, seed: int, token_solver: str = "ancestral") -> Tensor:
     condition = {"text": text}
     model: Denoiser = denoiser
     if guidance != 1.0:
         model = Product([Term(denoiser, condition, guidance, null={"text": torch.zeros_like(text)})])
-    tokens = sample(model, len(text), condition=condition, steps=steps, seed=seed)["tokens"]
+    tokens = sample(model, len(text), condition=condition, steps=steps, token_solver=token_solver, seed=seed)["tokens"]
     with torch.no_grad():
         return codec.decode(tokens)
 

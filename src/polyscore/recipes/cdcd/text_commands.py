@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from polyscore.networks.transformer import Size
 from polyscore.recipes.cdcd.text import OBJECTIVE, TextTraining
 from polyscore.terminal import progress, say
 from polyscore.training.contrast import TokenObjective
@@ -20,6 +21,8 @@ def cdcd_text(
     backgrounds: str | None = None,
     objective: TokenObjective = OBJECTIVE,
     training: TextTraining = TRAINING,
+    size: Size = "small",
+    depth: int | None = None,
 ) -> None:
     """Train a token model of coloured digits on photographs, told by captions: codec, judge of attributes, denoiser.
 
@@ -29,10 +32,12 @@ def cdcd_text(
         backgrounds: folder of photographs, WORD.jpg or WORD/*.jpg; captions say WORD. Default two of scikit-learn's, flower and temple.
         objective: the loss; with negatives (inter, intra) once the denoiser was trained without.
         training: of all parts.
+        size: of the denoiser: small, or text, class or dance as in the papers.
+        depth: blocks, in place of the size's own.
     """
     from polyscore.recipes.cdcd.text import train_text
 
-    train_text(out, data, backgrounds, objective, training)
+    train_text(out, data, backgrounds, objective, training, size=size, depth=depth)
     say(f'saved {out}; try: polyscore recipe cdcd-draw --folder {out} --caption "a large red seven on plain black"')
 
 
@@ -76,6 +81,8 @@ def cdcd_draw(
     seed: int = 0,
     guidance: float = 3.0,
     clip: str | None = None,
+    steps: int = 25,
+    token_solver: str = "ancestral",
 ) -> None:
     """Draw a caption, and with a CLIP model say its CLIPScore.
 
@@ -87,12 +94,14 @@ def cdcd_draw(
         seed: of sampling.
         guidance: strength of classifier-free guidance.
         clip: folder or hub id of a CLIP model (needs transformers).
+        steps: of sampling.
+        token_solver: ancestral, confidence, random, left or maskgit, perhaps truncated as in ancestral:0.86.
     """
     from polyscore.media import write_image
     from polyscore.recipes.cdcd.text import draw
 
-    pictures = draw(folder, [caption] * n, guidance, seed=seed)
-    facts = {"caption": caption, "seed": seed, "guidance": guidance}
+    pictures = draw(folder, [caption] * n, guidance, steps, seed, token_solver)
+    facts = {"caption": caption, "seed": seed, "guidance": guidance, "steps": steps, "token_solver": token_solver}
     for i, picture in enumerate(pictures):
         write_image(Path(out) / f"{i:04d}.png", picture, metadata={"run": facts, "index": i})
     say(f"{n} files in {out}")
