@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run
+from polyscore.denoisers import AnyPrediction, Denoiser, Independent, State, Times, current_run
 from polyscore.errors import PolyscoreError
 from polyscore.predictions import Prediction
 
-__all__ = ["cut", "own_rows", "repeat_condition", "stack", "together"]
+__all__ = ["by_modality", "cut", "own_rows", "repeat_condition", "stack", "together"]
+
+
+def by_modality(denoiser: Denoiser, condition: Any) -> Any:
+    """A condition of a composition in which the numbers of parts are names of modalities, so that ratios, fakes and files know it too.
+
+    What is not a mapping, or a mapping for a denoiser without an `Independent` inside, is left as it is.
+
+    Raises:
+        PolyscoreError: as `Independent`; the number of a part of several modalities, for which the condition does not name them.
+    """
+    inner: Any = denoiser
+    while not isinstance(inner, Independent) and isinstance(getattr(inner, "denoiser", None), Denoiser):
+        inner = inner.denoiser
+    if not isinstance(condition, Mapping) or not isinstance(inner, Independent):
+        return condition
+    found: dict[str, Any] = {}
+    for part, own in zip(inner.parts, inner.own_conditions(condition), strict=True):
+        names = list(cast(Denoiser, part).paths)
+        if len(names) == 1:
+            found |= {} if own is None else {names[0]: own}
+        elif isinstance(own, Mapping) and set(inside := by_modality(cast(Denoiser, part), own)) <= set(names):
+            found |= inside
+        elif own is not None:
+            raise PolyscoreError(f"condition of the part of {names}: expected one by name of a modality, {{{names[0]!r}: ...}}")
+    return found
 
 
 def own_rows(value: Any, rows: int, what: str) -> Any:

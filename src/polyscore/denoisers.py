@@ -162,7 +162,11 @@ def inside(window: tuple[float, float], clocks: Iterable[Time]) -> bool | Tensor
 class Independent(Denoiser):
     """Disjoint modalities side by side: p(x, y, ...) = p(x) p(y) ...; no network sees another's modality.
 
-    Conditions: a mapping {a modality of the part, or its index: condition}, or one condition handed to every part.
+    Conditions: one for every part, or a mapping by modality, or by number of the part (an integer): {"video": a, 1: b}. A part that is not
+    named gets None. A part of several modalities gets the mapping of those of its own that are named.
+
+    Raises:
+        PolyscoreError: a modality of two parts; a condition for a modality or part that does not exist, or two for one.
     """
 
     def __init__(self, *parts: Denoiser) -> None:
@@ -181,10 +185,28 @@ class Independent(Denoiser):
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, AnyPrediction]:
         """Each part's predictions of its own modalities."""
         found: dict[str, AnyPrediction] = {}
-        for index, part in enumerate(self.parts):
-            named = {index, *part.paths} & set(condition) if isinstance(condition, Mapping) else set()  # type: ignore[misc]
-            own = condition if not isinstance(condition, Mapping) else condition[named.pop()] if named else None
+        for part, own in zip(self.parts, self.own_conditions(condition), strict=True):
             found |= part({k: z[k] for k in part.paths}, {k: t[k] for k in part.paths}, own)  # type: ignore[union-attr,operator]
+        return found
+
+    def own_conditions(self, condition: Any) -> list[Any]:
+        """The condition of each part."""
+        if not isinstance(condition, Mapping):
+            return [condition] * len(self.parts)
+        numbers = {name: number for number, part in enumerate(self.parts) for name in part.paths}  # type: ignore[union-attr]
+        found: list[Any] = [None] * len(self.parts)
+        for key, value in condition.items():
+            known = key in numbers if isinstance(key, str) else type(key) is int and 0 <= key < len(self.parts)
+            if not known:
+                raise PolyscoreError(
+                    f"Independent: a condition for {key!r}, expected a modality of {sorted(numbers)} or the number of a part, "
+                    f"0 to {len(self.parts) - 1}"
+                )
+            number = numbers[key] if isinstance(key, str) else key
+            alone = not isinstance(key, str) or len(self.parts[number].paths) == 1  # type: ignore[arg-type]
+            if found[number] is not None and (alone or not isinstance(found[number], dict)):
+                raise PolyscoreError(f"Independent: two conditions for part {number}, one of them for {key!r}; expected one")
+            found[number] = value if alone else {**(found[number] or {}), key: value}
         return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from polyscore.conditions import by_modality
 from polyscore.denoisers import AnyPrediction, Denoiser, State, Times, current_run, inside
 from polyscore.errors import PolyscoreError
 from polyscore.paths import expand
@@ -32,7 +33,7 @@ class Guided(Denoiser):
         scale: one number, or one a modality (absent ones: 0).
         window: the times [low, high] in which the guidance acts; outside it costs nothing.
         every: the ratio is asked every so many steps of a run; between them the last gradient is kept.
-        condition: a condition for the ratio; by default the denoiser's.
+        condition: a condition for the ratio; by default the denoiser's (by modality, if it is a mapping). {} tells it nothing.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Guided(Denoiser):
         acts = bool(active) and inside(self.window, [t[name] for name in active])
         if acts is False or (isinstance(acts, Tensor) and not acts.any()):
             return found
-        gradient = self._gradient(z, t, condition if self.condition is None else self.condition, active)
+        gradient = self._gradient(z, t, by_modality(self.denoiser, condition if self.condition is None else self.condition), active)
         for name in active:
             base = found[name]
             if isinstance(base, Prediction) and name in gradient:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyscore.errors import PolyscoreError
-from polyscore.networks.fusion import TransformerFusion
+from polyscore.networks.fusion import AlignedFusion, TransformerFusion
 from polyscore.networks.mlp import _Block
 from polyscore.networks.ratio import RatioMLP, RatioTwins, default_network
 from polyscore.networks.streams import StreamNetwork, infer_kind
@@ -241,3 +241,39 @@ def test_one_time_for_all_rows_is_a_faster_way_to_the_same():
         found.append((y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])))
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["mlp", "transformer", "aligned"])
+def test_three_modalities_are_fused(fusion):
+    shapes = {"video": (4, 1, 4, 4), "audio": (1, 64), "mel": (1, 6, 8)}
+    torch.manual_seed(0)
+    network = awake(StreamNetwork(shapes, width=32, blocks=1, kinds=KINDS, fusion=fusion, fusion_depth=1))
+    z = {name: value.requires_grad_() for name, value in states(shapes).items()}
+    slopes = torch.autograd.grad(network(z, dict.fromkeys(shapes, torch.rand(3))).sum(), list(z.values()))
+    assert all(float(s.abs().sum()) > 0 for s in slopes)
+
+
+def test_aligned_tokens_are_shared_out():
+    for streams, widths in ((2, [128, 128]), (3, [86, 85, 85]), (5, [52, 51, 51, 51, 51])):
+        assert [layer.out_features for layer in AlignedFusion(streams, 8, 8, 1).inputs] == widths
+    with pytest.raises(PolyscoreError, match="257 streams: expected at most 256"):
+        AlignedFusion(257, 8, 8, 1)
+
+
+def test_vit_sees_every_entry_and_lets_vectors_in():
+    """Axes that patches don't divide are filled up: the gradient reaches the last row, column and frame."""
+    shapes = {"video": (5, 2, 9, 7), "audio": (1, 33), "mel": (2, 5, 6), "image": (1, 6, 10), "vector": (5,)}
+    torch.manual_seed(0)
+    vit = {"width": 32, "depth": 1, "side": 4, "step": 2}
+    network = awake(StreamNetwork(shapes, width=32, blocks=1, kinds=KINDS, extractor="vit", vit=vit))
+    assert network.streams["video"].grid == [3, 3, 2]
+    z = {name: value.requires_grad_() for name, value in states(shapes).items()}
+    slopes = torch.autograd.grad(network(z, dict.fromkeys(shapes, torch.rand(3))).sum(), list(z.values()))
+    assert all(float(slope.abs().min()) > 0 for slope in slopes)
+    wide = StreamNetwork({"image": (1, 8, 8)}, width=32, extractor="vit").streams["image"]
+    assert (wide.embed.out_features, len(wide.layers), wide.patch) == (256, 4, [4, 4])
+    for wrong, problem in (({"heads": 2}, "'heads'"), ({"width": 6}, "multiple of 4"), ({"step": 0}, "1 or more")):
+        with pytest.raises(PolyscoreError, match=problem):
+            StreamNetwork({"audio": (1, 32)}, width=32, extractor="vit", vit=wrong)
+    with pytest.raises(PolyscoreError, match="without extractor 'vit'"):
+        StreamNetwork({"audio": (1, 32)}, width=32, vit=vit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from polyscore.checkpoint import load_module
 from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes import toy
 from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, ToySize, _Rows, load_base, real_points, train_base, train_ratios
-from polyscore.recipes.mmdisco.toy_table import MEASURES, ROWS, run_toy
+from polyscore.recipes.mmdisco.toy_table import MEASURES, ROWS, ordering, run_toy
 from polyscore.recipes.tables import read_table
 from polyscore.training import Draw
 
@@ -28,6 +29,9 @@ def test_the_recipe_writes_its_table_and_keeps_what_is_done(tmp_path):
     stored = read_table(table)
     assert stored["protocol"]["n"] == 40
     assert stored["protocol"]["preset"]["size"]["channels"] == [16, 16]
+    assert {row["measure"]: row["values"] for row in stored["rows"]}["OOD all minus denoise: nll_paper"] == ordering(stored["rows"])[
+        0
+    ].values
     for name in ("figure2", "figure4"):
         assert (tmp_path / f"toy-{name}.png").read_bytes()[:4] == b"\x89PNG"
     done = tmp_path / "run" / "OOD-all-0.json"
@@ -35,6 +39,23 @@ def test_the_recipe_writes_its_table_and_keeps_what_is_done(tmp_path):
     again = run_toy(str(tmp_path / "run"), str(table), (0,), SMALL, BASE, RATIO, jobs=1)
     assert done.stat().st_mtime_ns == before
     assert [row.values for row in again] == [row.values for row in rows]
+
+
+def test_the_order_of_the_losses_out_of_domain_is_measured():
+    def rows(**values):
+        return [{"measure": f"OOD {name}: nll_paper", "values": found} for name, found in values.items()]
+
+    good = {"all": [1.72, 1.78, 1.74], "denoise": [1.75, 1.76, 1.72], "disc": [10.0, 11.0, 10.5], "none": [22.0, 22.1, 22.2]}
+    for changes, met in (
+        ({}, [True, True, True]),
+        ({"all": [1.85, 1.86, 1.82]}, [False, True, True]),
+        ({"disc": [1.74, 1.77, 1.72]}, [True, False, True]),
+        ({"disc": [20.0, 20.0, 20.0]}, [True, True, False]),
+    ):
+        assert [row.met for row in ordering(rows(**{**good, **changes}))] == met
+    table = read_table(Path(__file__).parents[2] / "benchmarks" / "results" / "mmdisco-toy.json")
+    stored = {row["measure"]: row for row in table["rows"]}
+    assert [stored[row.measure] for row in ordering(table["rows"])] == [row.row() for row in ordering(table["rows"])]
 
 
 def test_a_stack_trains_each_network_on_its_own_loss(tmp_path):

@@ -69,14 +69,14 @@ class TransformerFusion(nn.Module):
         super().__init__()
         self.out = WIDTH
         self.token = nn.Parameter(torch.randn(1, 1, WIDTH) / math.sqrt(WIDTH))
-        self.inputs = nn.ModuleList([nn.Linear(features, self._input(streams)) for _ in range(streams)])
+        self.inputs = nn.ModuleList([nn.Linear(features, width) for width in self._widths(streams)])
         self.time = nn.Linear(embed, WIDTH)
         self.positions = nn.Parameter(0.02 * torch.randn(LONGEST, WIDTH))
         self.layers = nn.ModuleList([Layer(WIDTH) for _ in range(depth)])
         self.norm, self.last = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
 
-    def _input(self, streams: int) -> int:
-        return WIDTH
+    def _widths(self, streams: int) -> list[int]:
+        return [WIDTH] * streams
 
     def _sequence(self, features: Sequence[Tensor]) -> Tensor:
         return torch.cat([layer(f) for layer, f in zip(self.inputs, features, strict=True)], 1)
@@ -100,12 +100,15 @@ class TransformerFusion(nn.Module):
 
 
 class AlignedFusion(TransformerFusion):
-    """As `TransformerFusion`, but the slots of all streams at one instant are one token; shorter streams are repeated (nearest)."""
+    """As `TransformerFusion`, but the slots of all streams at one instant are one token; shorter streams are repeated (nearest).
 
-    def _input(self, streams: int) -> int:
-        if WIDTH % streams:
-            raise PolyscoreError(f"discriminator: aligned fusion of {streams} streams: expected a divisor of {WIDTH}")
-        return WIDTH // streams
+    A token is shared out evenly: of N streams the first 256 mod N have one entry more.
+    """
+
+    def _widths(self, streams: int) -> list[int]:
+        if streams > WIDTH:
+            raise PolyscoreError(f"discriminator: aligned fusion of {streams} streams: expected at most {WIDTH}")
+        return [WIDTH // streams + (place < WIDTH % streams) for place in range(streams)]
 
     def _sequence(self, features: Sequence[Tensor]) -> Tensor:
         longest = max(f.shape[1] for f in features)

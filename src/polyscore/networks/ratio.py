@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.denoisers import State
+from polyscore.networks.conditioned import Conditioned, condition_options, refuse_condition
 from polyscore.networks.mlp import FourierTime, _Block, embedder
 from polyscore.spec import register
 
@@ -18,13 +19,14 @@ __all__ = ["RatioMLP", "RatioTwins", "default_network"]
 
 
 @register
-class RatioMLP(nn.Module):
+class RatioMLP(Conditioned):
     """network(z, t, condition) -> (B,) logits of the flattened latents of several modalities, each with its own time.
 
-    Residual blocks modulated by the times; the head starts at 0. Conditions: labels (B,) of `classes` classes (-1: none).
+    Residual blocks modulated by the times; the head starts at 0. Conditions as in `Conditioned`; others are refused.
 
     Args:
         shapes: latent shape of each modality. width, depth, hidden, embed: of the trunk.
+        classes: of labels (B,) for all, or {modality: classes} of each one's. text: size of each modality's vector (B, dim).
     """
 
     def __init__(
@@ -34,14 +36,15 @@ class RatioMLP(nn.Module):
         depth: int = 3,
         hidden: int = 256,
         embed: int = 64,
-        classes: int = 0,
+        classes: int | Mapping[str, int] = 0,
         dropout: float = 0.0,
+        text: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         self.time = FourierTime(32)
         self.embedding = embedder(32 * len(self.sizes), embed)
-        self.classes = nn.Embedding(classes + 1, embed) if classes else None
+        self.embed_conditions(classes, text, embed)
         self.stem = nn.Linear(sum(self.sizes.values()), width)
         self.blocks = nn.ModuleList([_Block(width, hidden, embed, dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
@@ -53,9 +56,8 @@ class RatioMLP(nn.Module):
         """Logits (B,)."""
         x = self.stem(torch.cat([z[name].flatten(1) for name in self.sizes], 1))
         embedding = cast(Tensor, self.embedding(_times(self.time, [t[name] for name in self.sizes])))
-        if self.classes is not None:
-            label = torch.full((len(x),), -1, device=x.device) if condition is None else torch.as_tensor(condition, device=x.device)
-            embedding = embedding + self.classes(label.expand(len(x)) + 1)
+        told = self.told(condition, embedding.expand(len(x), -1))
+        embedding = sum(told.values(), embedding)
         for block in self.blocks:
             x = block(x, embedding)
         return cast(Tensor, self.head(self.norm(x))[:, 0])
@@ -87,6 +89,8 @@ class RatioTwins(nn.Module):
 
     That two things show the same is an inner product of what each shows, and b_m corrects each expert's own law. As nothing else mixes the
     modalities, one pass gives the logits of all pairings of a batch (`DiscriminatorObjective.pairings`). r starts at 0.
+
+    It takes no condition.
 
     Args:
         shapes: latent shape of each modality. width, depth, hidden, embed: of a stream. features: K.
@@ -126,6 +130,7 @@ class RatioTwins(nn.Module):
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> Tensor:
         """Logits (B,)."""
+        refuse_condition(self, condition)
         said = list(self.features(z, t).values())
         products = torch.stack([(a[:, :-1] * b[:, :-1]).sum(1) for a, b in itertools.combinations(said, 2)]).sum(0)
         return torch.stack([value[:, -1] for value in said]).sum(0) + 4 / math.sqrt(said[0].shape[1] - 1) * products
@@ -139,8 +144,15 @@ def _times(features: nn.Module, clocks: Sequence[Tensor]) -> Tensor:
     return torch.cat([features(now) for now in times.unbind(1)], 1)
 
 
-def default_network(shapes: Mapping[str, Sequence[int]], **options: Any) -> nn.Module:
-    """A discriminator network for these shapes: an MLP for vectors, two-stream residual convolutions where a modality has a higher rank."""
+def default_network(shapes: Mapping[str, Sequence[int]], *conditions: Any, **options: Any) -> nn.Module:
+    """A discriminator network for these shapes: an MLP for vectors, two-stream residual convolutions where a modality has a higher rank.
+
+    Args:
+        shapes: of each modality without the batch. options: of the network.
+        conditions: examples of what it is told, tensors (N, ...) or mappings {modality: tensor}: integers are labels, as many classes as
+            the largest says; real numbers are vectors.
+    """
+    options = condition_options(list(shapes), *conditions) | options
     if all(len(shape) <= 1 for shape in shapes.values()):
         return RatioMLP(shapes, **options)
     from polyscore.networks.streams import StreamNetwork

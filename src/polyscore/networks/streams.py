@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from polyscore.denoisers import State
 from polyscore.errors import PolyscoreError
+from polyscore.networks.conditioned import Conditioned
 from polyscore.networks.fusion import FUSIONS
 from polyscore.networks.timed import Sinusoid
 from polyscore.networks.vit import PatchStream
@@ -172,22 +173,27 @@ class ConvStream(nn.Module):
 
 
 @register
-class StreamNetwork(nn.Module):
+class StreamNetwork(Conditioned):
     """network(z, t, condition) -> (B,) logits. Two modalities and fusion "mlp" are the authors' default discriminator.
 
-    Conditions, embedded and added to the time: labels (B,) of `classes` classes (-1: none), or {modality: (B, dim)} vectors of `text`
-    for that modality's stream (all zeros: none), or both as {"label": ..., modality: ...}.
+    Conditions, embedded and added to the time (`Conditioned`): labels (B,) of `classes` classes (-1: none), {modality: labels or vectors
+    (B, dim)} for that modality's stream (all zeros: none), or both as {"label": ..., modality: ...}. Others are refused.
 
     Args:
         shapes: of each modality's states. kinds: of each where the rank does not say it ("spectrogram").
         axes: {modality: order}: the network sees axis order[k] of such a state as its axis k, as a video (C, F, H, W) by (1, 0, 2, 3).
         width: C. blocks: L, residual blocks a level. multipliers: of C. embed: of the time; default C.
         max_dilation: block k of a waveform or spectrogram stream has dilation 2^(k mod max_dilation).
-        text: size of each modality's text embedding. classes: of labels.
+        text: size of each modality's text embedding. classes: of labels for all, or {modality: classes} of each one's.
         fusion: "mlp" (mean over time, concatenated, linear), "transformer" (all slots as one sequence), "aligned" (slots of all
             modalities at one instant are one token; the paper's "Frieren").
         fusion_depth: layers of a transformer fusion, the class token's one included.
-        extractor: "resblock" or "vit". zero: start the last layer at 0, so that the ratio starts at 0.
+        extractor: "resblock", or "vit" for modalities with positions (vectors keep residual blocks).
+        vit: of the transformers, "width" (256), "depth" (4), "side" (4) and "step" (2): patches, the latter along time.
+        zero: start the last layer at 0, so that the ratio starts at 0.
+
+    Raises:
+        PolyscoreError: an unknown kind, fusion, extractor or option of one.
     """
 
     def __init__(
@@ -200,13 +206,14 @@ class StreamNetwork(nn.Module):
         embed: int | None = None,
         max_dilation: int = 1,
         text: Mapping[str, int] | None = None,
-        classes: int = 0,
+        classes: int | Mapping[str, int] = 0,
         fusion: Literal["mlp", "transformer", "aligned"] = "mlp",
         fusion_depth: int = 5,
         extractor: Literal["resblock", "vit"] = "resblock",
         steps: int = 1000,
         zero: bool = True,
         axes: Mapping[str, Sequence[int]] | None = None,
+        vit: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         size, features = embed or width, width * multipliers[-1]
@@ -214,16 +221,16 @@ class StreamNetwork(nn.Module):
         self.axes = _orders(shapes, axes or {})
         shapes = {name: [shape[axis] for axis in self.axes.get(name, range(len(shape)))] for name, shape in shapes.items()}
         self.kinds = {name: (kinds or {}).get(name, infer_kind(shape)) for name, shape in shapes.items()}
-        _check(self.kinds, fusion, extractor)
+        _check(self.kinds, fusion, extractor, vit or {})
         self.sinusoid = Sinusoid(size, steps)
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
-        self.text = nn.ModuleDict({name: nn.Linear(dim, size) for name, dim in (text or {}).items()})
-        self.classes = nn.Embedding(classes + 1, size) if classes else None
-        if extractor == "vit":
-            streams: list[nn.Module] = [PatchStream(self.kinds[n], shapes[n], features, size) for n in self.names]
-        else:
-            streams = [ConvStream(self.kinds[n], shapes[n], width, blocks, multipliers, size, max_dilation) for n in self.names]
-        self.streams = nn.ModuleDict(dict(zip(self.names, streams, strict=True)))
+        self.embed_conditions(classes, text, size)
+        self.streams = nn.ModuleDict()
+        for name, kind in self.kinds.items():
+            if extractor == "vit" and kind != "vector":
+                self.streams[name] = PatchStream(kind, shapes[name], features, size, **(vit or {}))
+            else:
+                self.streams[name] = ConvStream(kind, shapes[name], width, blocks, multipliers, size, max_dilation)
         self.fusion = FUSIONS[fusion](len(self.names), features, size, fusion_depth)
         self.head = nn.Linear(cast(int, self.fusion.out), 1)
         if zero:
@@ -233,26 +240,14 @@ class StreamNetwork(nn.Module):
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> Tensor:
         """Logits (B,)."""
         clocks = {name: cast(Tensor, self.time(self.sinusoid(t[name]))) for name in self.names}
-        embeddings = {name: clock + self._known(name, condition, clock) for name, clock in clocks.items()}
+        told = self.told(condition, clocks[self.names[0]])
+        embeddings = {name: sum((told[key] for key in (name, "label") if key in told), clock) for name, clock in clocks.items()}
         features = [self.streams[name](self._turned(name, z[name]), embeddings[name]) for name in self.names]
         shared = torch.stack(list(clocks.values())).mean(0)
         return cast(Tensor, self.head(self.fusion(features, shared))[:, 0])
 
     def _turned(self, name: str, z: Tensor) -> Tensor:
         return z.permute(0, *(1 + axis for axis in self.axes[name])) if name in self.axes else z
-
-    def _known(self, name: str, condition: Any, like: Tensor) -> Tensor:
-        parts = condition if isinstance(condition, Mapping) else {"label": condition}
-        found = torch.zeros_like(like)
-        if name in self.text:
-            layer = cast(nn.Linear, self.text[name])
-            vector = parts.get(name)
-            found = found + layer(like.new_zeros(len(like), layer.in_features) if vector is None else vector)
-        if self.classes is not None:
-            label = parts.get("label")
-            known = torch.full((len(like),), -1, device=like.device) if label is None else torch.as_tensor(label, device=like.device)
-            found = found + self.classes(known.expand(len(like)) + 1)
-        return found
 
 
 def _orders(shapes: Mapping[str, Sequence[int]], axes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -264,7 +259,7 @@ def _orders(shapes: Mapping[str, Sequence[int]], axes: Mapping[str, Sequence[int
     return {name: tuple(order) for name, order in axes.items()}
 
 
-def _check(kinds: Mapping[str, str], fusion: str, extractor: str) -> None:
+def _check(kinds: Mapping[str, str], fusion: str, extractor: str, vit: Mapping[str, int]) -> None:
     for name, kind in kinds.items():
         if kind not in KINDS:
             raise PolyscoreError(f"discriminator: modality {name!r} of kind {kind!r}: expected one of {', '.join(KINDS)}")
@@ -272,3 +267,7 @@ def _check(kinds: Mapping[str, str], fusion: str, extractor: str) -> None:
         raise PolyscoreError(f"discriminator: fusion {fusion!r}: expected one of {', '.join(FUSIONS)}")
     if extractor not in ("resblock", "vit"):
         raise PolyscoreError(f"discriminator: extractor {extractor!r}: expected resblock or vit")
+    unknown = sorted(set(vit) - {"width", "depth", "side", "step"})
+    if unknown or (vit and extractor != "vit"):
+        wrong = f"option {unknown[0]!r}, expected width, depth, side or step" if unknown else f"options {dict(vit)} without extractor 'vit'"
+        raise PolyscoreError(f"discriminator: vit: {wrong}")

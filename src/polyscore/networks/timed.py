@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.denoisers import State
+from polyscore.networks.conditioned import refuse_condition
 from polyscore.spec import register
 
 __all__ = ["ModulatedMLP", "SharedMLP", "Sinusoid", "Stack", "ToyDiscriminator"]
@@ -164,7 +165,7 @@ class SharedMLP(nn.Module):
 class ToyDiscriminator(nn.Module):
     """network(z, t, condition) -> (B,) logits of several vectors at one shared time.
 
-    With the defaults the discriminator of MMDisCo's toy: 171 377 parameters. The last layer starts at 0.
+    With the defaults the discriminator of MMDisCo's toy: 171 377 parameters. The last layer starts at 0. It takes no condition.
 
     Args:
         sizes: of each vector. channels, embed, steps: as in `ModulatedMLP`. waves: frequencies whose sin and cos of every input are inputs.
@@ -185,6 +186,7 @@ class ToyDiscriminator(nn.Module):
 
     def forward(self, z: State, t: Mapping[str, Tensor], condition: Any = None) -> Tensor:
         """Logits; the time is the latest of the modalities' times."""
+        refuse_condition(self, condition)
         now = torch.stack([t[name] for name in self.sizes]).amax(0)
         x = torch.cat([z[name].flatten(1) for name in self.sizes], 1)
         angles = [w * x for w in self.waves]

@@ -26,7 +26,11 @@ class QuickGELU(nn.Module):
 class PatchStream(nn.Module):
     """Patches (no bias), class and time tokens, learned positions, pre-norm layers, a projection; averages of the patches of one slot.
 
-    The time axis is cut to patches of `step`, others to `side` (at most their size). Kinds: waveform, spectrogram, image, video.
+    The time axis is cut to patches of `step`, others to `side` (at most their size); an axis that they don't divide is filled with zeros.
+    Kinds: waveform, spectrogram, image, video. Depth counts the layers; each has 4 heads.
+
+    Raises:
+        PolyscoreError: a vector, a width that 4 doesn't divide, or sizes below 1.
     """
 
     def __init__(
@@ -34,7 +38,10 @@ class PatchStream(nn.Module):
     ) -> None:
         super().__init__()
         if kind == "vector":
-            raise PolyscoreError("discriminator: extractor 'vit' needs modalities with positions, found a vector; use 'resblock'")
+            raise PolyscoreError("discriminator: a vector has no patches, expected a modality with positions")
+        if width % 4 or min(width, depth, side, step) < 1:
+            found = f"width {width}, depth {depth}, side {side}, step {step}"
+            raise PolyscoreError(f"discriminator: vit with {found}: expected a multiple of 4 as width, and sizes of 1 or more")
         self.kind = kind
         channels, *extent = _moved(kind, shape)
         if kind == "video":
@@ -44,8 +51,9 @@ class PatchStream(nn.Module):
         if kind != "image":
             sides[0] = step
         self.patch = [min(size, length) for size, length in zip(sides, extent, strict=True)]
-        self.grid = [length // size for size, length in zip(self.patch, extent, strict=True)]
-        self.extent = extent
+        self.grid = [-(-length // size) for size, length in zip(self.patch, extent, strict=True)]
+        missing = [count * size - length for count, size, length in zip(self.grid, self.patch, extent, strict=True)]
+        self.padding = [side for after in reversed(missing) for side in (0, after)]
         self.embed = nn.Linear(channels * math.prod(self.patch), width, bias=False)
         self.token = nn.Parameter(torch.randn(1, 1, width) / math.sqrt(width))
         self.time = nn.Linear(embed, width)
@@ -66,8 +74,9 @@ class PatchStream(nn.Module):
         """(B, patches, channels * patch)."""
         if self.kind == "video":
             x = x.transpose(1, 2)
+        x = nn.functional.pad(x, self.padding)
         for axis, (count, size) in enumerate(zip(self.grid, self.patch, strict=True)):
-            x = x.narrow(2 + 2 * axis, 0, count * size).unflatten(2 + 2 * axis, (count, size))
+            x = x.unflatten(2 + 2 * axis, (count, size))
         rank = len(self.grid)
         order = [0, *[2 + 2 * i for i in range(rank)], 1, *[3 + 2 * i for i in range(rank)]]
         return x.permute(order).flatten(1 + rank).flatten(1, rank)

@@ -47,10 +47,14 @@ class Ratio(nn.Module, abc.ABC):
     def gradient(
         self, z: State, t: Times, condition: Any = None, names: Sequence[str] | None = None, keep: bool = False
     ) -> dict[str, Tensor]:
-        """Gradient of r with respect to the named Gaussian states: one backward pass for all. `keep` leaves a graph for training."""
+        """Gradient of r with respect to the named Gaussian states: one backward pass for all. `keep` leaves a graph for training.
+
+        Autocast is off: gradients of a ratio underflow in half precision.
+        """
         wanted = [n for n in (names or z) if z[n].is_floating_point()]
         leaves = {n: z[n].detach().clone().requires_grad_(True) for n in wanted}
-        with torch.enable_grad():
+        device = next(iter(z.values())).device.type
+        with torch.enable_grad(), torch.autocast(device, enabled=False):
             total = self(z | leaves, t, condition).sum()
             if not total.requires_grad:
                 return {n: torch.zeros_like(leaf) for n, leaf in leaves.items()}

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from polyscore.denoisers import State, Times
+from polyscore.denoisers import State, Times, inside
 from polyscore.errors import PolyscoreError
 from polyscore.paths import Path
 from polyscore.ratios.base import Ratio
@@ -30,33 +30,58 @@ class Discriminator(Ratio):
         paths: path of each modality in training: the pairing of noise levels. Another pairing is refused (`check`).
         smoothing: None for the raw logit.
         apart: trained with observed modalities at t = 0 as well; otherwise all modalities must share one time.
+        times: [low, high] of training; None: all. Outside (by the latest of the modalities' times) r and its gradient are 0.
+
+    Raises:
+        PolyscoreError: times that are no range in [0, 1].
     """
 
-    def __init__(self, network: nn.Module, paths: Mapping[str, Path], smoothing: float | None = None, apart: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        paths: Mapping[str, Path],
+        smoothing: float | None = None,
+        apart: bool = False,
+        times: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.network, self.paths, self.smoothing, self.apart = network, dict(paths), smoothing, apart
+        self.low, self.high = times if times is not None else (0.0, 1.0)
+        if not 0 <= self.low < self.high <= 1:
+            raise PolyscoreError(f"ratio: trained for times {self.low:g} to {self.high:g}, expected a range in [0, 1]")
+
+    @property
+    def approximations(self) -> list[str]:
+        """Why particles cannot weigh its noised levels: it knows a part of them only."""
+        known = (self.low, self.high) == (0.0, 1.0)
+        return [] if known else [f"the ratio was trained at times {self.low:g} to {self.high:g} only"]
 
     def forward(self, z: State, t: Times, condition: Any = None) -> Tensor:
-        """r of every sample, (B,).
+        """r of every sample, (B,), in float32 under autocast too.
 
         Raises:
-            PolyscoreError: times that the discriminator was not trained for.
+            PolyscoreError: times of modalities that the discriminator was not trained for.
         """
+        first = z[next(iter(cast(Mapping[str, Path], self.paths)))]
+        trained = inside((self.low, self.high), [t[name] for name in cast(Mapping[str, Path], self.paths)])
+        if trained is False:
+            return first.new_zeros(len(first))
         logit = self.logit(z, t, condition)
-        if self.smoothing is None:
-            return logit
-        share = torch.sigmoid(logit)
-        return (share + self.smoothing).log() - (1 - share + self.smoothing).log()
+        if self.smoothing is not None:
+            share = torch.sigmoid(logit)
+            logit = (share + self.smoothing).log() - (1 - share + self.smoothing).log()
+        return logit * trained.to(logit) if isinstance(trained, Tensor) else logit
 
     def logit(self, z: State, t: Times, condition: Any = None) -> Tensor:
-        """h of every sample, (B,)."""
+        """h of every sample, (B,), at any time."""
         names = list(cast(Mapping[str, Path], self.paths))
         like = z[names[0]]
         times = {name: _rows(t[name], like) for name in names}
         if not self.apart:
             for name in names[1:]:
                 self._same(names[0], t[names[0]], name, t[name])
-        return cast(Tensor, self.network({name: z[name] for name in names}, times, condition))
+        with torch.autocast(like.device.type, enabled=False):
+            return cast(Tensor, self.network({name: z[name] for name in names}, times, condition))
 
     def _same(self, first: str, a: Any, second: str, b: Any) -> None:
         if a is b or (torch.as_tensor(a, dtype=torch.float64) - torch.as_tensor(b, dtype=torch.float64)).abs().max() < 1e-6:

@@ -17,6 +17,7 @@ from polyscore.paths import GaussianPath, Path, Tabulated, expand
 from polyscore.predictions import Prediction
 from polyscore.ratios.discriminator import Discriminator
 from polyscore.training.draws import Draw
+from polyscore.training.fakes import condition_of, flat_condition
 from polyscore.training.scalars import by_level
 
 __all__ = ["DiscriminatorObjective", "RealAndFake", "drop_condition", "moving_grid", "snap"]
@@ -27,7 +28,7 @@ class RealAndFake:
 
     Args:
         real: {modality: (N, *shape)}. fake: {modality: (K, *shape)}.
-        condition, fake_condition: tensors (N, ...) and (K, ...), mappings of such, or None.
+        condition, fake_condition: tensors (N, ...) and (K, ...), mappings of such by modality, or None.
     """
 
     def __init__(self, real: Mapping[str, Tensor], fake: Mapping[str, Tensor], condition: Any = None, fake_condition: Any = None) -> None:
@@ -37,14 +38,17 @@ class RealAndFake:
             )
         if set(real) - set(fake):
             raise PolyscoreError(f"discriminator: fakes of {sorted(fake)}, expected modalities {sorted(real)}")
-        self.real = {**real, **_flat(condition)}
-        self.fake = {**{name: fake[name] for name in real}, **_flat(fake_condition)}
+        self.real = {**real, **flat_condition(condition)}
+        self.fake = {**{name: fake[name] for name in real}, **flat_condition(fake_condition)}
         for part in (self.real, self.fake):
             sizes = {name: len(value) for name, value in part.items()}
             if len(set(sizes.values())) != 1 or 0 in sizes.values():
                 raise PolyscoreError(f"discriminator: expected tensors with the same number of rows, at least one, found {sizes}")
         if set(self.real) != set(self.fake):
-            raise PolyscoreError("discriminator: conditions for the reals only, or for the fakes only; expected both or none")
+            told = [sorted(set(part) - set(real)) for part in (self.real, self.fake)]
+            raise PolyscoreError(
+                f"discriminator: conditions for the reals only, or for the fakes only: {told[0]} and {told[1]}; expected both or none"
+            )
 
     def __len__(self) -> int:
         return len(next(iter(self.real.values())))
@@ -109,29 +113,40 @@ class DiscriminatorObjective:
         return {name: value for name, value in vars(self).items() if name != "base" and value is not None}
 
     def __call__(self, module: Discriminator, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
-        """The loss, its parts, and per level: BCE, accuracy, mean |h|; per modality the norm of the correction over that of eps."""
+        """The loss, its parts, and per level: BCE, accuracy, mean |h|; per modality the norm of the correction over that of eps.
+
+        Under autocast only the experts are computed in another precision than float32.
+        """
         paths = cast(Mapping[str, Path], module.paths)
         t, moves = self.times(paths, draw)
         keep = draw.uniform() >= self.dropout
         real, noise = _noised(paths, batch, "", t, draw)
         fake, _ = _noised(paths, batch, "fake.", t, draw)
         level = torch.stack(list(t.values())).amax(0)
-        known = drop_condition(_condition(batch, ""), keep)
+        known = drop_condition(condition_of(batch), keep)
+        guess = self._guess(real, t, known) if self.denoise else {}
         found: dict[str, Tensor] = {}
         total = torch.zeros((), device=level.device)
-        if self.denoise:
-            logit, total, found = self._denoising(module, real, noise, t, _weighted(moves, batch), known, level)
-        elif self.adversarial:
-            logit = module.logit(real, t, known)
-        if self.adversarial:
-            other, pushed = self._fakes(module, fake, t, drop_condition(_condition(batch, "fake."), keep))
-            bce = functional.softplus(-logit) + pushed
-            total = total + self.adversarial * (bce * batch.get("weight.adversarial", torch.ones_like(bce))).mean()
-            right = ((logit > 0).to(bce) + (other < 0).to(bce)) / 2
-            size = (logit.abs() + other.abs()) / 2
-            found |= {"bce": bce.detach().mean(), "accuracy": right.mean()} | by_level(bce, level, self.levels, "bce")
-            found |= by_level(right, level, self.levels, "accuracy") | by_level(size, level, self.levels, "logit")
+        with torch.autocast(level.device.type, enabled=False):
+            if self.denoise:
+                logit, total, found = self._denoising(module, real, noise, t, _weighted(moves, batch), known, guess)
+            elif self.adversarial:
+                logit = module.logit(real, t, known)
+            if self.adversarial:
+                other, pushed = self._fakes(module, fake, t, drop_condition(condition_of(batch, "fake.condition"), keep))
+                bce = functional.softplus(-logit) + pushed
+                total = total + self.adversarial * (bce * batch.get("weight.adversarial", torch.ones_like(bce))).mean()
+                right = ((logit > 0).to(bce) + (other < 0).to(bce)) / 2
+                size = (logit.abs() + other.abs()) / 2
+                found |= {"bce": bce.detach().mean(), "accuracy": right.mean()} | by_level(bce, level, self.levels, "bce")
+                found |= by_level(right, level, self.levels, "accuracy") | by_level(size, level, self.levels, "logit")
         return {"loss": total, **found}
+
+    @torch.no_grad()
+    def _guess(self, z: State, t: Mapping[str, Tensor], known: Any) -> State:
+        """eps of the experts for every modality."""
+        found = self.base(z, t, known)
+        return {name: cast(Prediction, found[name]).eps.to(value) for name, value in z.items()}
 
     def _fakes(self, module: Discriminator, fake: State, t: Mapping[str, Tensor], known: Any) -> tuple[Tensor, Tensor]:
         """Logits of the fakes as they are, (B,), and softplus of them, a mean over the pairings."""
@@ -162,19 +177,18 @@ class DiscriminatorObjective:
         return {name: t * moves[name] for name in paths}, moves
 
     def _denoising(
-        self, module: Discriminator, z: State, noise: State, t: Mapping[str, Tensor], moves: Mapping[str, Tensor], known: Any, level: Tensor
+        self, module: Discriminator, z: State, noise: State, t: Mapping[str, Tensor], moves: Mapping[str, Tensor], known: Any, guess: State
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         leaves = {name: value.requires_grad_(True) for name, value in z.items()}
         training = torch.is_grad_enabled()
         with torch.enable_grad():
             logit = module.logit(leaves, t, known)
             slopes = torch.autograd.grad(logit.sum(), list(leaves.values()), create_graph=training)
-        with torch.no_grad():
-            guess = self.base({name: value.detach() for name, value in z.items()}, t, known)
+        level = torch.stack(list(t.values())).amax(0)
         total = torch.zeros((), device=logit.device)
         found: dict[str, Tensor] = {}
         for (name, value), slope in zip(z.items(), slopes, strict=True):
-            eps = cast(Prediction, guess[name]).eps
+            eps = guess[name]
             correction = expand(cast(GaussianPath, module.paths[name]).coefficients(t[name])[1], value) * slope  # type: ignore[index]
             square = (noise[name] - eps + correction).square().flatten(1)
             loss = (square.mean(1) if self.reduction == "mean" else square.sum(1)) * moves[name]
@@ -219,18 +233,3 @@ def _noised(
 def _weighted(moves: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     weight = batch.get("weight.denoise")
     return {name: value if weight is None else value * weight for name, value in moves.items()}
-
-
-def _condition(batch: Mapping[str, Tensor], prefix: str) -> Any:
-    whole = f"{prefix}condition"
-    if whole in batch:
-        return batch[whole]
-    return {name.removeprefix(f"{whole}."): value for name, value in batch.items() if name.startswith(f"{whole}.")} or None
-
-
-def _flat(condition: Any) -> dict[str, Tensor]:
-    if condition is None:
-        return {}
-    if isinstance(condition, Mapping):
-        return {f"condition.{name}": value for name, value in condition.items()}
-    return {"condition": condition}

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.checkpoint import load_tensors, read_json, save_tensors
+from polyscore.conditions import by_modality
 from polyscore.denoisers import Denoiser
 from polyscore.errors import CheckpointError, DataError, PolyscoreError
 from polyscore.files import write_text
 from polyscore.spec import to_spec
 
-__all__ = ["Fakes", "load_fakes", "make_fakes", "weights_digest"]
+__all__ = ["Fakes", "condition_of", "flat_condition", "load_fakes", "make_fakes", "slice_condition", "weights_digest"]
 
 FORMAT = 1
 CONDITION = "condition"
@@ -83,19 +84,19 @@ def make_fakes(
     Args:
         denoiser: the experts, usually `Independent(...)`.
         n: number of fakes. out: their folder. shard: samples a file.
-        condition: of the fakes: a tensor (n, ...) or a mapping of tensors, distributed as the reals' conditions are (else the
-            discriminator learns the difference of the conditions).
+        condition: of the fakes: a tensor (n, ...), or a mapping of tensors by modality (or number of the part, as `Independent` takes it;
+            stored by modality), distributed as the reals' conditions are (else the discriminator learns the difference of the conditions).
         seed: of the samples; choose another than at sampling.
         sampling: arguments of `polyscore.sampling.sample` (steps, solver, grid, ...).
 
     Raises:
-        PolyscoreError: the folder holds fakes made otherwise. CheckpointError: a damaged shard.
+        PolyscoreError: the folder holds fakes made otherwise; a condition for an unknown modality. CheckpointError: a damaged shard.
     """
     from polyscore.sampling import sample
 
-    folder = Path(out)
+    folder, condition = Path(out), by_modality(denoiser, condition)
     settings = {"denoiser": weights_digest(denoiser), "seed": seed, "shard": shard, "sampling": _plain(sampling)}
-    settings["condition"] = None if condition is None else _digest(condition, shard)
+    settings["condition"] = None if not flat_condition(condition) else _digest(condition, shard)
     done = _resume(folder, settings)
     for start in range(0, n, shard):
         rows = range(start, min(start + shard, n))
@@ -104,7 +105,7 @@ def make_fakes(
             continue
         part = slice_condition(condition, rows)
         made: Mapping[str, Tensor] = sample(denoiser, len(rows), condition=part, seed=seed, first=start, **sampling)
-        tensors = {f"state.{name}": value.cpu() for name, value in made.items()} | _named(part)
+        tensors = {f"state.{name}": value.cpu() for name, value in made.items()} | flat_condition(part)
         name = f"fakes-{index:05d}.safetensors"
         entry = {"file": name, "n": len(rows), "sha256": save_tensors(tensors, folder / name)}
         done = [*done[:index], entry, *done[index + 1 :]]
@@ -129,26 +130,43 @@ def load_fakes(folder: str | os.PathLike[str], n: int | None = None) -> Fakes:
     count = len(next(iter(states.values())))
     if n is not None and count < n:
         raise DataError(f"{folder}: expected {n} fakes, found {count}")
-    named = {name.removeprefix(f"{CONDITION}."): value for name, value in joined.items() if name.startswith(f"{CONDITION}.")}
-    return Fakes(states, joined.get(CONDITION, named or None), manifest)
+    return Fakes(states, condition_of(joined), manifest)
 
 
 def slice_condition(condition: Any, rows: range | Tensor) -> Any:
-    """The rows of a condition: of a tensor, or of each tensor of a mapping."""
+    """The rows of a condition: of a tensor, or of each tensor of a mapping (None stays)."""
     if condition is None:
         return None
     chosen = rows if isinstance(rows, Tensor) else torch.arange(rows.start, rows.stop)
     if isinstance(condition, Mapping):
-        return {name: value[chosen] for name, value in condition.items()}
+        return {name: slice_condition(value, chosen) for name, value in condition.items()}
     return condition[chosen]
 
 
-def _named(condition: Any) -> dict[str, Tensor]:
+def flat_condition(condition: Any, name: str = CONDITION) -> dict[str, Tensor]:
+    """A condition as tensors with names: "condition", or "condition.MODALITY" where it is a mapping. `condition_of` puts it back.
+
+    Raises:
+        PolyscoreError: something other than tensors, or a mapping with other keys than texts.
+    """
     if condition is None:
         return {}
     if isinstance(condition, Mapping):
-        return {f"{CONDITION}.{name}": value for name, value in condition.items()}
-    return {CONDITION: condition}
+        for key in condition:
+            if not isinstance(key, str) or "." in key:
+                raise PolyscoreError(f"{name}: key {key!r}, expected the name of a modality")
+        return {full: value for key, part in condition.items() for full, value in flat_condition(part, f"{name}.{key}").items()}
+    if not isinstance(condition, Tensor):
+        raise PolyscoreError(f"{name}: a {type(condition).__name__}, expected a tensor with a row for each sample")
+    return {name: condition}
+
+
+def condition_of(tensors: Mapping[str, Tensor], name: str = CONDITION) -> Any:
+    """The condition among named tensors, as `flat_condition` named it."""
+    if name in tensors:
+        return tensors[name]
+    keys = dict.fromkeys(full.removeprefix(f"{name}.").partition(".")[0] for full in tensors if full.startswith(f"{name}."))
+    return {key: condition_of(tensors, f"{name}.{key}") for key in keys} or None
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -176,13 +194,13 @@ def _digest(condition: Any, rows: int) -> str:
     """Of the first rows: a longer list of conditions may continue a shorter one."""
     head = slice_condition(condition, range(min(rows, _length(condition))))
     digest = hashlib.sha256()
-    for name, value in sorted(_named(head).items()):
+    for name, value in sorted(flat_condition(head).items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def _length(condition: Any) -> int:
-    return len(next(iter(condition.values()))) if isinstance(condition, Mapping) else len(condition)
+    return len(next(iter(flat_condition(condition).values())))
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

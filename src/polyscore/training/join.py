@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from polyscore.checkpoint import load_state, load_tensors, save_module, save_tensors
+from polyscore.conditions import by_modality
 from polyscore.denoisers import Denoiser
 from polyscore.errors import PolyscoreError
 from polyscore.files import write_text
@@ -22,7 +23,7 @@ from polyscore.ratios.discriminator import Discriminator
 from polyscore.training.config import TrainConfig
 from polyscore.training.discriminator import DiscriminatorObjective, RealAndFake
 from polyscore.training.draws import Draw
-from polyscore.training.fakes import Fakes, slice_condition
+from polyscore.training.fakes import Fakes, slice_condition, weights_digest
 from polyscore.training.loop import fit
 from polyscore.training.scalars import Window, as_sums
 
@@ -45,6 +46,7 @@ def train_discriminator(
     patience: int | None = None,
     progress: bool = True,
     facts: Mapping[str, Any] | None = None,
+    other_fakes: bool = False,
 ) -> Discriminator:
     """Train D on real tuples against fakes of the frozen experts and save it as `out`/ratio.json and .safetensors.
 
@@ -54,26 +56,32 @@ def train_discriminator(
 
     Args:
         base: the experts, as they made the fakes. real: {modality: latents (N, *shape)}, rows belong together.
-        fakes: what `make_fakes` gave. network: by default `default_network`.
-        condition: of the reals, like the fakes' own (tensor (N, ...), or a mapping of such).
+        fakes: what `make_fakes` gave. network: by default `default_network`, which takes what the conditions are.
+        condition: of the reals, like the fakes' own (tensor (N, ...), or a mapping of such by modality).
         objective: by default L_disc + L_den. config: of the training; a review of the held-out data is made every `checkpoint_every` steps.
         held_out: share of reals and fakes kept apart. patience: stop after so many reviews without a lower held-out loss, and take the
             weights of the best one; None trains to the end and takes the last.
         facts: more that must be the same when a run resumes.
+        other_fakes: accept fakes that other experts made (the ratio then is relative to those).
 
     Raises:
-        PolyscoreError: data that do not fit together, or as `polyscore.training.fit`.
+        PolyscoreError: data that do not fit together; fakes of other experts; a condition that the network cannot use; or as
+            `polyscore.training.fit`.
     """
     objective = objective or DiscriminatorObjective(base)
+    condition = by_modality(base, condition)
+    _check(base, real)
+    if not other_fakes:
+        _check_fakes(base, fakes)
     if network is None:
         from polyscore.networks.ratio import default_network
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = default_network({name: tuple(value.shape[1:]) for name, value in real.items()})
-    _check(base, real)
+            network = default_network({name: tuple(value.shape[1:]) for name, value in real.items()}, condition, fakes.condition)
     paths = {name: base.paths[name] for name in real}
-    module = Discriminator(network, paths, apart=objective.observed > 0)
+    times = None if (objective.low, objective.high) == (0.0, 1.0) else (objective.low, objective.high)
+    module = Discriminator(network, paths, apart=objective.observed > 0, times=times)
     seen, kept = _split(real, condition, fakes, held_out, config.seed)
     for parameter in base.parameters():
         parameter.requires_grad_(False)
@@ -83,6 +91,7 @@ def train_discriminator(
     if patience is not None and reviewer.best.exists():
         load_state(module, load_tensors(reviewer.best), reviewer.best)
     meta = {"fakes": {k: v for k, v in fakes.manifest.items() if k != "shards"}, "fakes_used": len(fakes), "training": asdict(config)}
+    meta |= {"reals_used": len(next(iter(real.values())))}
     meta |= {"objective": objective.settings(), "held_out": held_out_losses(module, objective, kept) if kept else {}}
     save_module(module.eval(), Path(out) / "ratio", meta=meta)
     return module
@@ -142,6 +151,15 @@ def _check(base: Denoiser, real: Mapping[str, Tensor]) -> None:
             raise PolyscoreError(f"discriminator: real {name!r} of shape {tuple(value.shape[1:])}, expected {tuple(base.shapes[name])}")
 
 
+def _check_fakes(base: Denoiser, fakes: Fakes) -> None:
+    made, own = fakes.manifest.get("denoiser"), weights_digest(base)
+    if made is not None and made != own:
+        raise PolyscoreError(
+            f"discriminator: fakes made by other experts (digest {made[:12]}..., expected the base's {own[:12]}...); "
+            "make them again with the base, or accept them with other_fakes=True"
+        )
+
+
 def _split(real: Mapping[str, Tensor], condition: Any, fakes: Fakes, share: float, seed: int) -> tuple[RealAndFake, RealAndFake | None]:
     """Training and held-out rows of reals and fakes."""
     generator = torch.Generator().manual_seed(seed)
@@ -154,7 +172,7 @@ def _split(real: Mapping[str, Tensor], condition: Any, fakes: Fakes, share: floa
             {name: value[reals] for name, value in real.items()},
             {name: fakes.states[name][made] for name in fakes.states},
             slice_condition(condition, reals),
-            slice_condition(fakes.condition, made) if condition is not None else None,
+            slice_condition(fakes.condition, made),
         )
 
     return part(rows[a:], others[b:]), part(rows[:a], others[:b]) if a and b else None

@@ -26,6 +26,7 @@ from polyscore.networks import DenseEncoder
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.recipes.digits.joint import latents_of_images, latents_of_speech
 from polyscore.recipes.mmdisco.ratio import latent_ratio
+from polyscore.recipes.stored import check_stored, trained
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.sampling import sample
 from polyscore.training import Samples, TrainConfig, draw_latents, fit
@@ -100,24 +101,31 @@ class _Parts:
 
 def _small_judge(out: Path, small: Labelled) -> Judge:
     if (out / "judge-small.json").exists():
+        check_stored(out / "judge-small", {"training": trained(JUDGE_TRAINING)})
         return load_module(out / "judge-small", Judge)
     torch.manual_seed(0)
     judge = Judge(DenseEncoder((8, 8), 64, (128,), dropout=0.2), 64)
     fit(judge, Samples({"small": small.x, "label": small.labels}), ClassifierObjective("small"), JUDGE_TRAINING, out=out / "run-judge")
     test = load_small_digits("test")
-    save_module(judge, out / "judge-small", meta={"test_accuracy": accuracy(judge, test.x, test.labels)})
+    save_module(
+        judge, out / "judge-small", meta={"test_accuracy": accuracy(judge, test.x, test.labels), "training": trained(JUDGE_TRAINING)}
+    )
     return judge
 
 
 def _base(out: Path, name: str, parts: _Parts, size: ThreeSize, config: TrainConfig) -> Denoiser:
     path = out / f"base-{name}"
-    if path.with_suffix(".json").exists():
-        return load_module(path, Denoiser)
     latents = parts.tuples([name], size.tuples, 40 + THREE.index(name))
     torch.manual_seed(config.seed)
     module = JointDenoiser({name: tuple(latents[name].shape[1:])}, width=size.width, depth=size.depth, hidden=2 * size.width, embed=64)
+    meta = {"recipe": "mmdisco-three", "tuples": size.tuples, "training": trained(config)} | (
+        {"pictures": size.pictures} if name == "image" else {}
+    )
+    if path.with_suffix(".json").exists():
+        check_stored(path, meta, module)
+        return load_module(path, Denoiser)
     fit(module, Samples(latents), JointObjective(), config, out=out / f"run-base-{name}", progress=False)
-    save_module(module, path)
+    save_module(module, path, meta=meta)
     return module
 
 

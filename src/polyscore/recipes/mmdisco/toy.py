@@ -17,6 +17,7 @@ from polyscore.networks.timed import SharedMLP, Stack, ToyDiscriminator
 from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes import toy
 from polyscore.recipes.mmdisco.ratio import LOSSES
+from polyscore.recipes.stored import trained
 from polyscore.sampling import sample
 from polyscore.training import Draw, TrainConfig, fit
 from polyscore.training.discriminator import DiscriminatorObjective, moving_grid, snap
@@ -29,6 +30,7 @@ __all__ = [
     "SOLVER",
     "WINDOW",
     "ToySize",
+    "base_facts",
     "load_base",
     "measure_row",
     "real_points",
@@ -82,12 +84,17 @@ def _scalars(draw: Draw) -> Tensor:
     return centres[:, None] + toy.VARIANCE**0.5 * draw.normal(1)
 
 
+def base_facts(config: TrainConfig) -> dict[str, Any]:
+    """What is stored with the base model."""
+    return {"recipe": "mmdisco-toy", "steps": config.steps, "seed": config.seed, "training": trained(config)}
+
+
 def train_base(out: str | Path, config: TrainConfig = BASE_TRAINING, progress: bool = True) -> Expert:
     """Train the 1-D base model on its law (fresh points at every step) and save it as `out`/base; it serves x and y, apart."""
     torch.manual_seed(config.seed)
     expert = Expert(SharedMLP(), toy.paths(), {"x": (1,), "y": (1,)}, "eps")
     fit(expert, _scalars, _BaseObjective(), config, out=Path(out) / "run-base", progress=progress)
-    save_module(expert, Path(out) / "base", meta={"recipe": "mmdisco-toy", "steps": config.steps, "seed": config.seed})
+    save_module(expert, Path(out) / "base", meta=base_facts(config))
     return _frozen(expert)
 
 
@@ -168,13 +175,13 @@ def train_ratios(
     """
     torch.manual_seed(config.seed)
     network = Stack([ToyDiscriminator(channels=size.channels, waves=size.waves) for _ in losses])
-    stack = Discriminator(network, base.paths)
+    stack = Discriminator(network, base.paths, times=WINDOW)
     made, real = toy_fakes(base, out, size, config.seed), real_points(setting, size.real, config.seed)
     objective = DiscriminatorObjective(base, dropout=0.0, high=WINDOW[1], grid=16)
     name = f"{setting}-{'-'.join(losses)}-{config.seed}"
     wide = replace(config, batch_size=config.batch_size * len(losses))
     fit(stack, _Rows(real, made.states, losses), objective, wide, out=Path(out) / f"run-{name}", progress=progress)
-    found = {loss: Discriminator(network.member(k), stack.paths).eval() for k, loss in enumerate(losses)}  # type: ignore[arg-type]
+    found = {loss: Discriminator(network.member(k), base.paths, times=WINDOW).eval() for k, loss in enumerate(losses)}
     for loss, ratio in found.items():
         meta = {"recipe": "mmdisco-toy", "loss": loss, "training": asdict(config), "objective": objective.settings()}
         save_module(ratio, Path(out) / f"{setting}-{loss}-{config.seed}" / "ratio", meta=meta)
@@ -189,7 +196,7 @@ def measure_row(out: str | Path, setting: str, ratio: Discriminator | None, size
     """
     size = size or ToySize()
     base = load_base(out)
-    denoiser: Denoiser = base if ratio is None else Guided(base, ratio, window=WINDOW)
+    denoiser: Denoiser = base if ratio is None else Guided(base, ratio)
     points = toy.points(sample(denoiser, size.samples, steps=size.steps, solver=SOLVER, seed=seed, batch_size=1000))
     reference = toy.points(toy.target(setting).draw(size.samples, torch.Generator().manual_seed(99 + seed)))
     found: Mapping[str, Any] = toy.measure(points, setting, reference)

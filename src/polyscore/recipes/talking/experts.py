@@ -17,6 +17,7 @@ from polyscore.guided import Guided
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes.mmdisco.ratio import latent_ratio
+from polyscore.recipes.stored import check_stored, trained
 from polyscore.recipes.talking.clips import MODALITIES, clip_codecs, compose, load_bank
 from polyscore.training import Samples, TrainConfig, fit
 from polyscore.training.joint import JointObjective
@@ -64,7 +65,10 @@ def _denoiser(shapes: dict[str, tuple[int, ...]], size: TalkingSize) -> JointDen
 def train_bases(out: str, size: TalkingSize, config: TrainConfig = BASE_TRAINING, data: str | None = None, progress: bool = True) -> None:
     """Train a denoiser of each modality on clips of its own, and for the in-domain case one of both on pairs; saved as `out`/base-NAME.
 
-    What is there already is kept.
+    What is there already is kept, if it was made so.
+
+    Raises:
+        PolyscoreError: a base model that is there was made otherwise.
     """
     bank = load_bank(out, "IND", data)
     apart = compose(bank, size.clips, 1000, paired=False)
@@ -76,12 +80,14 @@ def train_bases(out: str, size: TalkingSize, config: TrainConfig = BASE_TRAINING
 
 
 def _fit(latents: dict[str, Tensor], objective: Any, config: TrainConfig, size: TalkingSize, path: Path, progress: bool) -> None:
-    if path.with_suffix(".json").exists():
-        return
     torch.manual_seed(config.seed)
     module = _denoiser({name: tuple(value.shape[1:]) for name, value in latents.items()}, size)
+    meta = {"recipe": "talking digits", "steps": config.steps, "clips": len(next(iter(latents.values()))), "training": trained(config)}
+    if path.with_suffix(".json").exists():
+        check_stored(path, meta, module)
+        return
     fit(module, Samples(latents), objective, config, out=path.with_name(f"run-{path.name}"), progress=progress)
-    save_module(module, path, meta={"recipe": "talking digits", "steps": config.steps, "clips": len(next(iter(latents.values())))})
+    save_module(module, path, meta=meta)
 
 
 def load_bases(out: str | Path) -> Independent:
@@ -106,7 +112,7 @@ def train_talking_ratio(
     config: TrainConfig = RATIO_TRAINING,
     data: str | None = None,
 ) -> Discriminator:
-    """Train the discriminator of a case on pairs of a domain and save it as `out`/CASE-LOSS-SEED/ratio; one that is there is loaded."""
+    """Train the discriminator of a case on pairs of a domain and save it as `out`/CASE-LOSS-SEED/ratio; one made so is loaded."""
     fakes = Path(out) / f"fakes-{'apart' if isinstance(base, Independent) else 'joint'}-{seed}"
     sizes: dict[str, Any] = {"count": size.fakes, "steps": size.steps, "width": size.ratio, "depth": size.blocks}
     real = compose(load_bank(out, domain, data), size.pairs, 500 + seed)
