@@ -193,17 +193,18 @@ class Independent(Denoiser):
         """The condition of each part."""
         if not isinstance(condition, Mapping):
             return [condition] * len(self.parts)
-        numbers = {name: number for number, part in enumerate(self.parts) for name in part.paths}  # type: ignore[union-attr]
+        parts = [cast(Denoiser, part) for part in self.parts]
+        numbers = {name: number for number, part in enumerate(parts) for name in part.paths}
         found: list[Any] = [None] * len(self.parts)
         for key, value in condition.items():
-            known = key in numbers if isinstance(key, str) else type(key) is int and 0 <= key < len(self.parts)
+            known = key in numbers if isinstance(key, str) else type(key) is int and 0 <= key < len(parts)
             if not known:
                 raise PolyscoreError(
                     f"Independent: a condition for {key!r}, expected a modality of {sorted(numbers)} or the number of a part, "
-                    f"0 to {len(self.parts) - 1}"
+                    f"0 to {len(parts) - 1}"
                 )
             number = numbers[key] if isinstance(key, str) else key
-            alone = not isinstance(key, str) or len(self.parts[number].paths) == 1  # type: ignore[arg-type]
+            alone = not isinstance(key, str) or len(parts[number].paths) == 1
             if found[number] is not None and (alone or not isinstance(found[number], dict)):
                 raise PolyscoreError(f"Independent: two conditions for part {number}, one of them for {key!r}; expected one")
             found[number] = value if alone else {**(found[number] or {}), key: value}

@@ -38,7 +38,8 @@ class Conditioned(nn.Module):
         Raises:
             PolyscoreError: a condition that the network was not built for.
         """
-        known, found = self._tensors(condition, like), {}
+        known = self._tensors(condition, like)
+        found: dict[str, Tensor] = {}
         for name, layer in self.text.items():
             width = cast(nn.Linear, layer).in_features
             vector = known.pop((name, VECTOR), None)
@@ -66,8 +67,8 @@ class Conditioned(nn.Module):
             parts = []
         else:
             value = _tensor(self, condition, like)
-            own = self.text if value.is_floating_point() else self._tables()
-            parts = [(name, value) for name in list(own) or [LABEL]]
+            own = list(self.text) if value.is_floating_point() else list(self._tables())
+            parts = [(name, value) for name in own or [LABEL]]
         return {(name, VECTOR if value.is_floating_point() else LABEL): value for name, value in parts}
 
     def _label(self, key: str, label: Tensor, table: nn.Embedding) -> Tensor:
@@ -118,7 +119,7 @@ def condition_options(names: Sequence[str], *conditions: Any) -> dict[str, Any]:
     classes: dict[str, int] = {}
     text: dict[str, int] = {}
     for condition in conditions:
-        parts = condition if isinstance(condition, Mapping) else {None: condition}
+        parts: Mapping[Any, Any] = condition if isinstance(condition, Mapping) else {None: condition}
         for key, value in parts.items():
             if value is None:
                 continue

@@ -64,7 +64,7 @@ def latent_ratio(
     torch.manual_seed(seed)
     network = RatioTwins({name: tuple(value.shape[1:]) for name, value in real.items()}, width, depth, width)
     if (folder / "ratio.json").exists():
-        asked = {
+        asked: dict[str, Any] = {
             "fakes_used": count,
             "reals_used": len(next(iter(real.values()))),
             "fakes": {"seed": 8000 + seed, "sampling": {"steps": steps}},

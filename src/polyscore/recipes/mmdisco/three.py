@@ -118,7 +118,7 @@ def _base(out: Path, name: str, parts: _Parts, size: ThreeSize, config: TrainCon
     latents = parts.tuples([name], size.tuples, 40 + THREE.index(name))
     torch.manual_seed(config.seed)
     module = JointDenoiser({name: tuple(latents[name].shape[1:])}, width=size.width, depth=size.depth, hidden=2 * size.width, embed=64)
-    meta = {"recipe": "mmdisco-three", "tuples": size.tuples, "training": trained(config)} | (
+    meta: dict[str, Any] = {"recipe": "mmdisco-three", "tuples": size.tuples, "training": trained(config)} | (
         {"pictures": size.pictures} if name == "image" else {}
     )
     if path.with_suffix(".json").exists():
