@@ -206,7 +206,8 @@ class DanceTable:
             less = [a - b for a, b in zip(values[contrast]["onset F"], counted["onset F"], strict=True)]
             told = f"the networks are told the count; clicks on it: {counted['onset F'][0]:.3f}"
             claims.append(Measured(f"onset F, {contrast} less clicks on the dance's count", less, (">=", 0.0), told))
-        pairs = (("step-intra", "onset F"), ("step-intra", "coverage off 1"), ("step-intra", "hit"), ("sample-inter", "genre"))
+        beats = ("onset F", "coverage", "coverage off 1", "hit")
+        pairs = (*(("step-intra", measure) for measure in beats), ("sample-inter", "genre"))
         claims += [
             Measured(
                 f"{measure}, {name} less vanilla",
