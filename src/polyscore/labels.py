@@ -23,7 +23,9 @@ def labels_of(denoiser: Denoiser, label: int | Sequence[int], n: int, first: int
     wanted = [label] if isinstance(label, int) else list(label)
     if denoiser.classes < 1:
         raise PolyscoreError(f"label {label!r}: expected a class-conditional model, found {type(denoiser).__name__} without classes")
-    for value in wanted or [None]:
+    if not wanted:
+        raise PolyscoreError(f"label: expected classes from 0 to {denoiser.classes - 1}, found none")
+    for value in wanted:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < denoiser.classes:
             raise PolyscoreError(f"label: expected classes from 0 to {denoiser.classes - 1}, found {value!r}")
     return torch.tensor(wanted)[(first + torch.arange(n)) % len(wanted)]

@@ -157,6 +157,6 @@ def _save(
 ) -> Composer:
     """The Composer with another denoiser, saved in `out`."""
     parts: dict[str, Any] = {"base": composer.base, "start": composer.start, "refiners": composer.refiners}
-    found = Composer(composer.codecs, guided, defaults, composer.media, composer.meta | meta, **parts)
+    found = Composer(composer.codecs, guided, defaults, composer.media, {**composer.meta, **meta}, **parts)
     found.save(out, dtype=torch.float16)
     return found
