@@ -16,7 +16,7 @@ from polyscore.guided import Guided
 from polyscore.media import read_image, read_metadata
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.networks.ratio import RatioMLP
-from polyscore.ratios.discriminator import Discriminator
+from polyscore.ratios.discriminator import ConditionGuidedRatio, Discriminator
 from polyscore.sampling import sample
 from polyscore.usage import one_line
 
@@ -242,6 +242,25 @@ def test_a_joined_model_is_guided_as_asked(run_cli, joined, tmp_path):
     assert guided.changed({"y": 0}).scale == {"x": 1.0, "y": 0.0} and guided.changed(2.0).scale == {"x": 2.0, "y": 2.0}
     run_cli("sample", "--model", joined, "--scale", 0, "--n", 1, "--out", tmp_path / "c")
     assert read_values(tmp_path / "c/0000_x.json") == pytest.approx(sample(guided.denoiser, 1, steps=4)["x"][0].tolist(), abs=1e-5)
+
+
+def test_the_correction_is_guided_by_a_label(run_cli, joined, tiny_model, tmp_path):
+    """As the authors' code does: the ratio told the label, over the ratio told none."""
+    small = {"width": 16, "depth": 1, "hidden": 16, "embed": 16, "classes": 3}
+    torch.manual_seed(1)
+    base, network = JointDenoiser({"x": (1,), "y": (1,)}, **small), RatioMLP({"x": (1,), "y": (1,)}, **small)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    ratio = Discriminator(network, base.paths)
+    model = Composer({}, Guided(base, ratio), {"steps": 4}).save(tmp_path / "model")
+    assert run_cli("sample", "--model", model, "--n", 2, "--label", 1, "--correction", 2, "--out", tmp_path / "a")[0] == 0
+    label = torch.tensor([1, 1])
+    expected = sample(Guided(base, ConditionGuidedRatio(ratio, 2.0, -1)), 2, condition=label, steps=4)
+    assert read_values(tmp_path / "a/0001_x.json") == pytest.approx(expected["x"][1].tolist(), abs=1e-5)
+    assert abs(float(expected["x"][1] - sample(Guided(base, ratio), 2, condition=label, steps=4)["x"][1])) > 1e-3
+    out = ["--correction", 2, "--out", tmp_path / "none"]
+    failed(run_cli("sample", "--model", model, *out), "correction 2.0: expected a label or a prompt")
+    failed(run_cli("sample", "--model", tiny_model, *out), "correction 2.0")
 
 
 def test_one_modality_given_to_a_joined_model(run_cli, joined, tmp_path):

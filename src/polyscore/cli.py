@@ -54,6 +54,7 @@ def sample(
     scale: float | dict[str, float] | None = None,
     window: list[float] | None = None,
     every: int | None = None,
+    correction: float | None = None,
     label: int | list[int] | None = None,
     prompt: str | dict[str, str] | None = None,
     leaders: dict[str, int] | None = None,
@@ -84,6 +85,7 @@ def sample(
         scale: of a model that a ratio guides (`polyscore join`): one number, or one a modality as in --scale video=2 audio=1.
         window: the times in which guidance acts, as in --window "[0.0, 0.7]"; 1 is noise.
         every: steps from one gradient of the ratio to the next.
+        correction: strength of the ratio's own guidance by the label or prompt, as in the authors' code; 1 is none.
         label: class of a class-conditional model, as in --label 3; several are taken in turn, as in --label '[0, 1, 2]'.
         prompt: of a model of diffusers pipelines, one for all or one a modality as in --prompt audio="a dog barks" video="a dog".
         leaders: modalities that come first where nothing is given, and their steps, as in --leaders image=10.
@@ -99,6 +101,7 @@ def sample(
     named: dict[str, Any] = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
     named |= {"corrector": corrector, "particles": particles, "population": population, "leaders": leaders, "refine": refine}
     named |= {"token_solver": token_solver, "scale": scale, "window": window, "every": every, "label": label, "prompt": prompt}
+    named |= {"correction": correction}
     options = {k: v for k, v in named.items() if v is not None}
     recorder = Recorder() if diagnostics else None
     with progress("sampling") as bar:

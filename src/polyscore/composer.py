@@ -39,7 +39,7 @@ __all__ = ["SHIPPED", "Composer", "fingerprint"]
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
-OWN = ("guidance", "window", "scale", "every", "label", "prompt", "leaders", "rest", "again", "refine")
+OWN = ("guidance", "window", "scale", "every", "correction", "label", "prompt", "leaders", "rest", "again", "refine")
 NOT_OF_EDITS = ("grid", "leaders", "rest", "again", "particles", "population")
 SHIPPED = ("digits", "words")
 """Names of the composers whose weights come with the package."""
@@ -166,6 +166,7 @@ class Composer:
         labels: Tensor | None = None,
         scale: float | Mapping[str, float] | None = None,
         every: int | None = None,
+        correction: float | None = None,
     ) -> Denoiser:
         """The denoiser, with guidance of the given strength: of subsets, or of labels (n,) where there is one modality only; or one
         that a ratio guides, with that guidance changed.
@@ -176,16 +177,17 @@ class Composer:
         if guidance and (reason := _unguided(self.denoiser)):
             raise PolyscoreError(f"guidance {guidance:g}: expected a joint denoiser for subset guidance, found {reason}")
         if isinstance(self.denoiser, Guided):
-            changes = any(value is not None for value in (scale, window, every))
-            return self.denoiser.changed(scale, window, every) if changes else self.denoiser
-        for name, value in (("scale", scale), ("every", every), ("window", None if guidance else window)):
+            changes = any(value is not None for value in (scale, window, every, correction))
+            return self.denoiser.changed(scale, window, every, correction) if changes else self.denoiser
+        known = {"scale": scale, "every": every, "correction": correction, "window": None if guidance else window}
+        for name, value in known.items():
             if value is not None:
                 more = ", or guidance to act in it" if name == "window" else ""
                 raise PolyscoreError(f"{name} {value}: expected a model guided by a ratio{more}, found {type(self.denoiser).__name__}")
         if guidance and len(self.denoiser.paths) > 1:
             return SubsetGuided(self.denoiser, guidance, window or (0.0, 1.0))
-        known = guidance and labels is not None
-        return guided_by_label(self.denoiser, labels, guidance, window or (0.0, 1.0)) if known else self.denoiser  # type: ignore[arg-type]
+        labelled = guidance and labels is not None
+        return guided_by_label(self.denoiser, labels, guidance, window or (0.0, 1.0)) if labelled else self.denoiser  # type: ignore[arg-type]
 
     def _operator(self, n: int, options: dict[str, Any]) -> tuple[Denoiser, dict[str, Any]]:
         """What is sampled, and the options of `polyscore.sampling.sample`: those of guidance, label and prompt are taken out of them."""
@@ -196,7 +198,10 @@ class Composer:
             raise PolyscoreError("label and prompt: expected one of them, found both")
         told = labels if prompt is None else self._prompted(prompt)
         window = None if window is None else (window[0], window[1])
-        found = self.operator(rest.pop("guidance", 0.0), window, labels, rest.pop("scale", None), rest.pop("every", None))
+        changes = {name: rest.pop(name, None) for name in ("scale", "every", "correction")}
+        if changes["correction"] is not None and told is None:
+            raise PolyscoreError(f"correction {changes['correction']}: expected a label or a prompt to guide by, found neither")
+        found = self.operator(rest.pop("guidance", 0.0), window, labels, **changes)
         return found, rest if told is None else rest | {"condition": told}
 
     def sample_latents(
@@ -239,7 +244,8 @@ class Composer:
             seed: sample i depends on (seed, i) only.
             options: `guidance` (strength of subset guidance, or of the label's), `window`; `label` (a class, or several that the samples
                 take in turn) of a class-conditional model; `prompt` (of experts that take one: one for all, or one a modality); of a
-                model that a ratio guides, `scale` (one number, or one a modality), `window` and `every` (steps between gradients); where
+                model that a ratio guides, `scale` (one number, or one a modality), `window`, `every` (steps between gradients) and
+                `correction` (strength of the ratio's guidance by a label or prompt); where
                 nothing is given, `leaders` (modalities that come first, and their steps: `polyscore.sampling.stages`), `rest` (steps of
                 the others, in place of `steps`) and `again` (steps in which the first leader is redrawn); `refine` (steps of the
                 refiners); and those of `polyscore.sampling.sample`

@@ -13,6 +13,7 @@ from polyscore.errors import PolyscoreError
 from polyscore.paths import expand
 from polyscore.predictions import Prediction
 from polyscore.ratios.base import Ratio
+from polyscore.ratios.discriminator import ConditionGuidedRatio
 from polyscore.spec import register
 
 __all__ = ["Guided"]
@@ -47,7 +48,7 @@ class Guided(Denoiser):
     ) -> None:
         super().__init__()
         self.denoiser, self.ratio = denoiser, ratio
-        self.paths, self.shapes, self.spaces = denoiser.paths, denoiser.shapes, denoiser.spaces
+        self.paths, self.shapes, self.spaces, self.classes = denoiser.paths, denoiser.shapes, denoiser.spaces, denoiser.classes
         scales = dict(scale) if isinstance(scale, Mapping) else dict.fromkeys(denoiser.paths, float(scale))
         unknown = sorted(set(scales) - set(denoiser.paths))
         if unknown:
@@ -73,11 +74,21 @@ class Guided(Denoiser):
         return found
 
     def changed(
-        self, scale: float | Mapping[str, float] | None = None, window: tuple[float, float] | None = None, every: int | None = None
+        self,
+        scale: float | Mapping[str, float] | None = None,
+        window: tuple[float, float] | None = None,
+        every: int | None = None,
+        correction: float | None = None,
     ) -> Guided:
-        """The same denoiser and ratio with another scale (of the modalities that are named, or of all), window or period."""
+        """The same denoiser and ratio with another scale (of the modalities that are named, or of all), window or period.
+
+        Args:
+            correction: strength of the ratio's own guidance by its label or prompt (`ConditionGuidedRatio`, whose null is -1).
+        """
         scales = self.scale | dict(scale) if isinstance(scale, Mapping) else self.scale if scale is None else scale
-        return type(self)(self.denoiser, self.ratio, scales, window or self.window, every or self.every, self.condition)
+        inner = self.ratio.ratio if isinstance(self.ratio, ConditionGuidedRatio) else self.ratio
+        ratio = self.ratio if correction is None else ConditionGuidedRatio(inner, correction, -1)
+        return type(self)(self.denoiser, ratio, scales, window or self.window, every or self.every, self.condition)
 
     @property
     def approximations(self) -> list[str]:
