@@ -123,7 +123,8 @@ def test_a_network_for_conditions_learns_what_they_say(tmp_path, kind):
     data = {"x": x, "y": (1 - 2 * label[:, None]) * x + noise}
     told = label if kind == "labels" else {"y": nn.functional.one_hot(label, 2).float()}
     made = make_fakes(base, 1000, tmp_path / "fakes", shard=1000, steps=5, condition=told)
-    config = TrainConfig(steps=60, batch_size=128, lr=1e-2, ema=0.9, warmup=5, checkpoint_every=60, log_every=60)
+    config = TrainConfig(steps=200, batch_size=128, lr=5e-3, ema=0.9, warmup=5, checkpoint_every=200, log_every=200)
+    torch.manual_seed(0)
     network = default_network(SHAPES, told, width=64, depth=2, hidden=64)
     assert isinstance(network, RatioMLP)
     ratio = train_discriminator(base, data, made, tmp_path / "run", condition=told, network=network, config=config, progress=False)
