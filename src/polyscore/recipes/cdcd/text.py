@@ -36,8 +36,8 @@ __all__ = ["TextTraining", "draw", "text_table", "train_text"]
 OBJECTIVE = TokenObjective("tokens", auxiliary=5e-2, features=("text",), inter="sample")
 CODEC = TrainConfig(steps=1500, batch_size=64, lr=2e-3, ema=0.0, log_every=100)
 JUDGE = TrainConfig(steps=2000, batch_size=64, lr=2e-3, ema=0.98, log_every=50)
-MODEL = TrainConfig(steps=1200, batch_size=32, lr=1.4e-3, schedule="constant", ema=0.998, log_every=100)
-CONTRAST = TrainConfig(steps=1350, batch_size=32, lr=1.2e-3, ema=0.99, warmup=10, log_every=50)
+MODEL = TrainConfig(steps=4500, batch_size=32, lr=1.4e-3, schedule="constant", ema=0.998, log_every=100)
+CONTRAST = TrainConfig(steps=1200, batch_size=32, lr=1.2e-3, ema=0.99, warmup=10, log_every=50)
 NEGATIVES = 4
 CODES = 256
 
