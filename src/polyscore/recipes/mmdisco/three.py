@@ -24,6 +24,8 @@ from polyscore.guided import Guided
 from polyscore.metrics.judges import Judge, accuracy, predict
 from polyscore.networks import DenseEncoder
 from polyscore.networks.mlp import JointDenoiser
+from polyscore.ratios.base import SumRatio
+from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes.digits.joint import latents_of_images, latents_of_speech
 from polyscore.recipes.mmdisco.ratio import latent_ratio
 from polyscore.recipes.stored import check_stored, trained
@@ -178,17 +180,24 @@ def _seed(
     """All agreements of one seed."""
     found: dict[str, float] = {}
     sizes: dict[str, Any] = {"count": size.fakes, "steps": size.steps, "width": size.ratio, "depth": size.blocks}
+    ratios: dict[tuple[str, ...], Discriminator] = {}
+    everything = Independent(*(experts[name] for name in THREE))
+
+    def seen(denoiser: Denoiser) -> dict[str, Tensor]:
+        return parts.seen(sample(denoiser, n, steps=size.steps, seed=seed))
+
     for names in (THREE, *itertools.combinations(THREE, 2)):
         base, key = Independent(*(experts[name] for name in names)), "-".join(names)
         real = parts.tuples(names, size.tuples, 600 + seed)
-        ratio = latent_ratio(out, key, base, real, Path(out) / f"fakes-{key}-{seed}", **sizes, seed=seed, config=training)
-        seen = parts.seen(sample(Guided(base, ratio, size.scale), n, steps=size.steps, seed=seed))
-        pairs = {pair: _agree(seen, pair) for pair in itertools.combinations(names, 2)}
-        if len(names) == 3:
-            apart = parts.seen(sample(base, n, steps=size.steps, seed=seed))
-            found |= {"one discriminator: all three agree": _agree(seen, names), "no discriminator: all three agree": _agree(apart, names)}
-        which = "one discriminator of three" if len(names) == 3 else "discriminator of the pair"
-        found |= {f"{which}: {a} and {b} agree": value for (a, b), value in pairs.items()}
+        ratios[names] = latent_ratio(out, key, base, real, Path(out) / f"fakes-{key}-{seed}", **sizes, seed=seed, config=training)
+        guided = seen(Guided(base, ratios[names], size.scale))
+        if names == THREE:
+            found |= {"one discriminator: all three agree": _agree(guided, names)}
+            found |= {"no discriminator: all three agree": _agree(seen(everything), names)}
+        which = "one discriminator of three" if names == THREE else "discriminator of the pair"
+        found |= {f"{which}: {a} and {b} agree": _agree(guided, (a, b)) for a, b in itertools.combinations(names, 2)}
+    added = SumRatio([ratio for names, ratio in ratios.items() if names != THREE])
+    found["discriminators of pairs, added: all three agree"] = _agree(seen(Guided(everything, added, size.scale)), THREE)
     return found
 
 
