@@ -100,8 +100,8 @@ def sample(
 
     named: dict[str, Any] = {"steps": steps, "solver": solver, "grid": grid, "guidance": guidance, "conditioning": conditioning}
     named |= {"corrector": corrector, "particles": particles, "population": population, "leaders": leaders, "refine": refine}
-    named |= {"token_solver": token_solver, "scale": scale, "window": window, "every": every, "label": label, "prompt": prompt}
-    named |= {"correction": correction}
+    named |= {"token_solver": token_solver, "scale": scale, "window": window, "every": every, "correction": correction}
+    named |= {"label": label, "prompt": prompt}
     options = {k: v for k, v in named.items() if v is not None}
     recorder = Recorder() if diagnostics else None
     with progress("sampling") as bar:

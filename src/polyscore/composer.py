@@ -258,11 +258,14 @@ class Composer:
         encoded = self.encode({name: value for name, value in (given or {}).items() if name not in partly})
         latents = self.sample_latents(n, given=encoded, partly=partly, seed=seed, **options)
         whole = {name for name, z in encoded.items() if not partial(self.denoiser.paths[name], z)}
-        fine = {"refine": {**self.defaults, **options}.get("refine") or 0, "seed": seed, "first": options.get("first", 0)}
-        made = self.decode({name: z for name, z in latents.items() if name not in whole}, **fine)
+        made = self.decode({name: z for name, z in latents.items() if name not in whole}, **self._fine(seed, options))
         known = {name: value.expand(n, *value.shape[1:]) for name, value in (given or {}).items() if name in whole}
         data = made | known
         return Samples({name: data[name] for name in self.modalities}, latents.info | {"latents": dict(latents)})
+
+    def _fine(self, seed: int, options: Mapping[str, Any]) -> dict[str, int]:
+        """The arguments of `decode` that a call's options and the defaults say."""
+        return {"refine": {**self.defaults, **options}.get("refine") or 0, "seed": seed, "first": options.get("first", 0)}
 
     @property
     def edit_defaults(self) -> dict[str, Any]:
@@ -310,8 +313,7 @@ class Composer:
             PolyscoreError: as `polyscore.sampling.edit`.
         """
         latents = self.edit_latents(self.encode(content), start, given=self.encode(given or {}), seed=seed, **options)
-        fine = {"refine": {**self.defaults, **options}.get("refine") or 0, "seed": seed, "first": options.get("first", 0)}
-        made = self.decode({name: z for name, z in latents.items() if name in content}, **fine)
+        made = self.decode({name: z for name, z in latents.items() if name in content}, **self._fine(seed, options))
         n = len(next(iter(made.values())))
         known = {name: value.expand(n, *value.shape[1:]) for name, value in (given or {}).items() if name in latents}
         return Samples(known | made, latents.info | {"latents": dict(latents)})

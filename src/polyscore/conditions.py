@@ -23,10 +23,12 @@ def by_modality(denoiser: Denoiser, condition: Any) -> Any:
     Raises:
         PolyscoreError: as `Independent`; the number of a part of several modalities, for which the condition does not name them.
     """
+    if not isinstance(condition, Mapping):
+        return condition
     inner: Any = denoiser
     while not isinstance(inner, Independent) and isinstance(getattr(inner, "denoiser", None), Denoiser):
         inner = inner.denoiser
-    if not isinstance(condition, Mapping) or not isinstance(inner, Independent):
+    if not isinstance(inner, Independent):
         return condition
     found: dict[str, Any] = {}
     for part, own in zip(inner.parts, inner.own_conditions(condition), strict=True):

@@ -54,10 +54,7 @@ def generate(
     Raises:
         PolyscoreError: any input that cannot be used; nothing is half-written.
     """
-    if batch_size < 1:
-        raise PolyscoreError(f"batch_size is {batch_size}, expected at least 1")
-    if n < 1:
-        raise PolyscoreError(f"n is {n}, expected at least 1")
+    _check_counts(n, batch_size)
     composer = Composer.load(model)
     data = {name: composer.read(name, path) for name, path in (given or {}).items()}
     partly = {name: _glimpse(composer, data, name, half) for name, half in (seen or {}).items()}
@@ -83,9 +80,7 @@ def edit(
     Raises:
         PolyscoreError: any input that cannot be used; nothing is half-written.
     """
-    for name, value in (("batch_size", batch_size), ("n", n)):
-        if value < 1:
-            raise PolyscoreError(f"{name} is {value}, expected at least 1")
+    _check_counts(n, batch_size)
     twice = sorted(set(content) & set(given or {}))
     if twice or not content:
         found = f"{twice[0]!r} in both" if twice else "none"
@@ -95,6 +90,12 @@ def edit(
     run = _run(composer, model, n, rows, seed, batch_size, options or {}) | {"content": _packed(begin), "start": start}
     run["options"] = to_spec(composer.edit_defaults | dict(options or {}))
     return _write_run(composer, run, rows, Path(out), progress)
+
+
+def _check_counts(n: int, batch_size: int) -> None:
+    for name, value in (("batch_size", batch_size), ("n", n)):
+        if value < 1:
+            raise PolyscoreError(f"{name} is {value}, expected at least 1")
 
 
 def _glimpse(composer: Composer, data: Mapping[str, Tensor], name: str, half: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from polyscore.data.digits import load_sklearn_digits
 from polyscore.errors import DataError
 from polyscore.media import read_image, read_metadata, write_image
 from polyscore.recipes.cdcd import text
-from polyscore.recipes.cdcd.text import TextTraining, Told, quick, train_text
+from polyscore.recipes.cdcd.text import TextTraining, Told, train_text
 from polyscore.recipes.tables import read_table
 from polyscore.training import Draw
 
@@ -37,10 +38,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def quick(steps: int) -> TextTraining:
+    """So few steps of every part, for a try."""
+    preset = TextTraining()
+    return TextTraining(*(replace(part, steps=steps, batch_size=8) for part in (preset.codec, preset.judge, preset.model, preset.contrast)))
+
+
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "text"
-    train_text(str(folder), str(data), training=quick(TextTraining(), 2), progress=False)
+    train_text(str(folder), str(data), training=quick(2), progress=False)
     return folder
 
 

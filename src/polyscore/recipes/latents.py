@@ -19,6 +19,7 @@ from polyscore.networks.mlp import JointDenoiser
 from polyscore.ratios.contrastive import Contextual, ContrastiveEncoder
 from polyscore.training import Samples, TrainConfig, draw_latents, fit
 from polyscore.training.contrastive import ContrastiveObjective, Groups
+from polyscore.training.draws import present
 from polyscore.training.joint import JointObjective
 
 __all__ = ["ENCODER_TRAINING", "Mixture", "Network", "fit_mixture", "shared_groups", "train_encoder", "train_score"]
@@ -130,7 +131,7 @@ def fit_mixture(
         if encoder
         else train_encoder({**latents, **gone}, vectors, mixture.contrastive, out, seed, encoders, progress)
     )
-    here = {name: _here(name, value, gone) for name, value in latents.items()}
+    here = {name: present(gone, f"{name}_missing", value.flatten(1)[:, 0]) for name, value in latents.items()}
     groups = shared_groups(towers, {name: latents[name] for name in vectors}, {name: here[name] for name in vectors}, mixture.groups, seed)
     generator = torch.Generator().manual_seed(seed)
     return closed.fit(
@@ -156,7 +157,3 @@ def shared_groups(
     embedding = encoder.mean({name: value[:, 0] for name, value in latents.items()}, here)
     found = KMeans(groups, n_init=4, random_state=seed).fit(embedding.numpy())
     return torch.as_tensor(found.labels_).long()
-
-
-def _here(name: str, value: Tensor, gone: Mapping[str, Tensor]) -> Tensor:
-    return ~gone[f"{name}_missing"].bool() if f"{name}_missing" in gone else torch.ones(len(value), dtype=torch.bool)

@@ -16,7 +16,7 @@ from polyscore.errors import PolyscoreError
 from polyscore.spec import to_spec
 from polyscore.training import TrainConfig
 
-__all__ = ["check_stored", "trained"]
+__all__ = ["check_stored", "is_stored", "trained"]
 
 
 def trained(config: TrainConfig) -> dict[str, Any]:
@@ -41,6 +41,14 @@ def check_stored(path: str | os.PathLike[str], asked: Mapping[str, Any], module:
         raise PolyscoreError(
             f"{file}: made with {name} = {before!r}, asked for {now!r}; ask for what is there, give another folder, or delete the file"
         )
+
+
+def is_stored(path: str | os.PathLike[str], asked: Mapping[str, Any], module: nn.Module | None = None) -> bool:
+    """Whether a checkpoint is there; if so it must be what is asked, as in `check_stored`."""
+    there = Path(path).with_suffix(".json").exists()
+    if there:
+        check_stored(path, asked, module)
+    return there
 
 
 def _differences(asked: Any, stored: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

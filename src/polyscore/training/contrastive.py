@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from polyscore.ratios.contrastive import ContrastiveEncoder
-from polyscore.training.draws import Draw, Samples
+from polyscore.training.draws import Draw, Samples, present
 
 __all__ = ["ContrastiveObjective", "Groups"]
 
@@ -61,8 +61,7 @@ class ContrastiveObjective:
             z[name] = value.flatten(0, 1)
         e = {name: x.unflatten(0, (groups, -1)) for name, x in module(z).items()}
         scale = module.log_scale.exp().clamp(max=self.largest)
-        all_here = torch.ones(groups, next(iter(e.values())).shape[1], dtype=torch.bool, device=scale.device)
-        here = {name: ~batch[f"{name}_missing"].bool() if f"{name}_missing" in batch else all_here for name in e}
+        here = {name: present(batch, f"{name}_missing", x[..., 0]) for name, x in e.items()}
         losses, hits = [], []
         for a, b in itertools.permutations(e, 2):
             logits = scale * e[a] @ e[b].transpose(1, 2)

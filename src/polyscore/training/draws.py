@@ -16,7 +16,7 @@ from torch import Tensor
 
 from polyscore.errors import DataError, PolyscoreError
 
-__all__ = ["Draw", "Pairs", "Samples", "draw_latents"]
+__all__ = ["Draw", "Pairs", "Samples", "draw_latents", "present"]
 
 
 def mix(*keys: int) -> int:
@@ -146,6 +146,11 @@ def _grouped(name: str, tensor: Tensor, labels: Tensor) -> tuple[Tensor, Tensor,
         raise DataError(f"{name}: expected one label per sample, at least one, found {len(tensor)} samples and {len(labels)} labels")
     counts = torch.bincount(labels.long())
     return labels.long().argsort(stable=True), counts.cumsum(0) - counts, counts
+
+
+def present(batch: Mapping[str, Tensor], mark: str, like: Tensor) -> Tensor:
+    """Rows that the entry `mark` ("NAME_missing", True where absent) leaves, as booleans of the shape of `like`; all without the entry."""
+    return ~batch[mark].bool() if mark in batch else torch.ones_like(like, dtype=torch.bool)
 
 
 def draw_latents(posterior: Tensor, generator: torch.Generator) -> Tensor:

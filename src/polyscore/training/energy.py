@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from polyscore.errors import DataError
 from polyscore.ratios.energy import PairEnergy
-from polyscore.training.draws import Draw, Samples, mix
+from polyscore.training.draws import Draw, Samples, mix, present
 
 __all__ = ["EnergyObjective", "Strangers"]
 
@@ -85,7 +85,7 @@ class EnergyObjective:
         low, high = self.window
         shared = low + (high - low) * draw.stratified()
         t = {name: torch.where(draw.uniform() < self.observed, 0.0, shared) for name in names}
-        here, there = ({n: _present(batch, f"{n}_missing{end}", shared) for n in names} for end in ("", "_other"))
+        here, there = ({n: present(batch, f"{n}_missing{end}", shared) for n in names} for end in ("", "_other"))
         own = module.features({n: self._noised(module, n, batch[n], here[n], t[n], draw) for n in names}, t)
         made = {}
         if self.negatives != "noise":
@@ -113,10 +113,6 @@ class EnergyObjective:
         if value.ndim == len(shape) + 2:
             value = value[:, 0] + self.jitter * value[:, 1] * draw.normal(*shape)
         return module.path.corrupt(value, t, draw.normal(*shape))
-
-
-def _present(batch: Mapping[str, Tensor], mark: str, like: Tensor) -> Tensor:
-    return ~batch[mark].bool() if mark in batch else torch.ones_like(like, dtype=torch.bool)
 
 
 def _over(values: Tensor, counts: Tensor) -> Tensor:

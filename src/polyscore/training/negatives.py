@@ -11,7 +11,7 @@ from torch import Tensor
 from polyscore.errors import DataError
 from polyscore.training.draws import Draw
 
-__all__ = ["By", "OtherExamples", "chunk_shuffle", "in_batch"]
+__all__ = ["By", "OtherExamples", "chunk_shuffle", "in_batch", "outside"]
 
 By = Literal["label", "embedding", "batch"]
 
@@ -53,6 +53,17 @@ def in_batch(tokens: Tensor, labels: Tensor, number: int) -> Tensor:
         )
     first = other.long().argsort(dim=1, descending=True, stable=True)[:, :number]
     return tokens[places.gather(1, first)]
+
+
+def outside(uniform: Tensor, own: tuple[Tensor, Tensor], group: tuple[Tensor | int, Tensor | int]) -> Tensor:
+    """Places (B, N) in a sorted list, even over the row's group less its own block in it.
+
+    Args:
+        uniform: (B, N). own, group: (first, size) of the block and of the group, (B, 1) or numbers.
+    """
+    (start, many), (first, size) = own, group
+    place = first + (uniform * (size - many)).long()
+    return place + torch.where(place >= start, many, 0)
 
 
 class OtherExamples:
@@ -121,10 +132,8 @@ class OtherExamples:
 
     def _by_label(self, label: Tensor, draw: Draw, number: int) -> Tensor:
         """Random examples (B, number) of another label."""
-        others = len(self) - self._counts[label]
-        place = (draw.uniform(number).cpu().double() * others[:, None]).long()
-        place = place + torch.where(place >= self._starts[label][:, None], self._counts[label][:, None], 0)
-        return self._order[place]
+        own = self._starts[label][:, None], self._counts[label][:, None]
+        return self._order[outside(draw.uniform(number).cpu().double(), own, (0, len(self)))]
 
     def _by_embedding(self, rows: Tensor, draw: Draw) -> Tensor:
         assert self.embeddings is not None

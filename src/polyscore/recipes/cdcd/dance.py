@@ -107,9 +107,13 @@ class Studio:
         return cast(VQ, self.codec.stages[-1]).vocabulary
 
     def features(self, clips: Clips) -> dict[str, Tensor]:
-        """What the networks see of the dance: motion (N, frames, FEATURES + count + 1), and what is seen of it (N, rows, D) if there is."""
-        seen = {} if clips.visual is None else {"visual": clips.visual}
-        return {"motion": project(clips.motion, self.basis)} | seen
+        """What the networks see of these clips."""
+        return features_of(clips, self.basis)
+
+
+def features_of(clips: Clips, basis: Tensor) -> dict[str, Tensor]:
+    """What the networks see of a dance: motion (N, frames, FEATURES + count + 1), and what is seen of it (N, rows, D) if there is."""
+    return {"motion": project(clips.motion, basis)} | ({} if clips.visual is None else {"visual": clips.visual})
 
 
 def project(motion: Tensor, basis: Tensor) -> Tensor:

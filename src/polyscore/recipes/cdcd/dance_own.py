@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from polyscore.data.dance import COUNT, GENRES, RATE, Clips, Dance, cut
 from polyscore.errors import DataError, PolyscoreError
 from polyscore.media import write_video
 from polyscore.networks.motion import DanceDenoiser
-from polyscore.recipes.cdcd.dance import project, same_data
+from polyscore.recipes.cdcd.dance import features_of, same_data
 from polyscore.recipes.cdcd.dance_data import SAMPLES
-from polyscore.recipes.cdcd.dance_video import FPS, draw_dance
+from polyscore.recipes.cdcd.dance_video import FPS, draw_dance, trained_denoiser
 from polyscore.sampling import sample
 
 __all__ = ["music_for", "own_dance_video", "read_motion"]
@@ -88,7 +88,7 @@ def music_for(
     many = 1 + max(0, math.ceil(seconds / step) - 2)
     visual = denoiser.network.visual is not None  # type: ignore[union-attr]
     clips = _windows(dance, many, step, visual)
-    seen = {"motion": project(clips.motion, basis)} | ({} if clips.visual is None else {"visual": clips.visual})
+    seen = features_of(clips, basis)
     length = denoiser.shapes["music"][0]
     known, pieces = torch.full((1, length), -1), []
     for k in range(many):
@@ -126,7 +126,7 @@ def own_dance_video(
     """
     dance, place = read_motion(motion, fps, bpm, genre), Path(folder)
     same_data(place, "dances, first 68 %")
-    denoiser = cast(DanceDenoiser, load_module(place / f"{seed}" / setting / "denoiser", DanceDenoiser))
+    denoiser = trained_denoiser(folder, seed, setting)
     tensors = load_tensors(place / "basis.safetensors")
     if not dance.edges and "edges" in tensors:
         dance = replace(dance, edges=tuple((int(a), int(b)) for a, b in tensors["edges"]))

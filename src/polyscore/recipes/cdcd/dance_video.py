@@ -17,7 +17,7 @@ from polyscore.networks.motion import DanceDenoiser
 from polyscore.recipes.cdcd.dance import prepare
 from polyscore.recipes.cdcd.dance_table import make_music
 
-__all__ = ["dance_videos", "draw_dance"]
+__all__ = ["dance_videos", "draw_dance", "trained_denoiser"]
 
 FPS = 25
 
@@ -43,7 +43,8 @@ def draw_dance(dance: Dance, start: float, seconds: float, size: int = 192, fps:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
 
 
-def _denoiser(folder: str, seed: int, setting: str) -> DanceDenoiser:
+def trained_denoiser(folder: str, seed: int, setting: str) -> DanceDenoiser:
+    """The denoiser of a seed and setting in a recipe's folder."""
     return cast(DanceDenoiser, load_module(Path(folder) / f"{seed}" / setting / "denoiser", DanceDenoiser))
 
 
@@ -62,7 +63,7 @@ def dance_videos(
     Raises:
         CheckpointError: models that are not trained. DataError: the dances are not there. PolyscoreError: more clips than there are.
     """
-    denoiser = _denoiser(folder, seed, setting)
+    denoiser = trained_denoiser(folder, seed, setting)
     studio = prepare(folder, data, progress=False, visual=denoiser.network.visual is not None)
     if not 1 <= n <= len(studio.test):
         raise PolyscoreError(f"n is {n}, expected 1 to {len(studio.test)}")

@@ -29,6 +29,7 @@ from polyscore.recipes.tables import Measured, write_table
 from polyscore.sampling import sample
 from polyscore.training import Draw, Samples, TrainConfig, fit
 from polyscore.training.contrast import TokenObjective
+from polyscore.training.negatives import outside
 from polyscore.training.vq import VQObjective
 
 __all__ = ["TextTraining", "draw", "text_table", "train_text"]
@@ -79,10 +80,9 @@ class Told:
 
     def _others(self, rows: Tensor, uniform: Tensor) -> Tensor:
         """Row of one other example for each number (B, N)."""
-        (first, size), (start, own) = ((part[rows, None] for part in block) for block in (self._group, self._own))
-        place = first + (uniform * (size - own)).long()
-        chosen = self._order[(place + torch.where(place >= start, own, 0)).clamp(max=len(self) - 1)]
-        return torch.where(size > own, chosen, rows[:, None])
+        group, own = ((start[rows, None], size[rows, None]) for start, size in (self._group, self._own))
+        chosen = self._order[outside(uniform, own, group).clamp(max=len(self) - 1)]
+        return torch.where(group[1] > own[1], chosen, rows[:, None])
 
 
 def _blocks(key: Tensor) -> tuple[Tensor, Tensor]:
@@ -308,9 +308,3 @@ def _protocol(folder: Path, language: Language) -> dict[str, Any]:
         "objective": meta["objective"],
         "steps of training": {part: config["steps"] for part, config in meta["training"].items()},
     }
-
-
-def quick(training: TextTraining, steps: int) -> TextTraining:
-    """The same with so few steps, for a try."""
-    parts = (training.codec, training.judge, training.model, training.contrast)
-    return TextTraining(*(replace(part, steps=steps, batch_size=8) for part in parts))

@@ -14,7 +14,7 @@ from polyscore.checkpoint import load_module
 from polyscore.denoisers import Denoiser, Independent
 from polyscore.networks.ratio import RatioTwins
 from polyscore.ratios.discriminator import Discriminator
-from polyscore.recipes.stored import check_stored, trained
+from polyscore.recipes.stored import is_stored, trained
 from polyscore.training import TrainConfig
 from polyscore.training.discriminator import DiscriminatorObjective
 from polyscore.training.fakes import make_fakes, weights_digest
@@ -63,14 +63,9 @@ def latent_ratio(
     own = replace(config, steps=max(1, config.steps // part), lr=rate * config.lr, seed=seed)
     torch.manual_seed(seed)
     network = RatioTwins({name: tuple(value.shape[1:]) for name, value in real.items()}, width, depth, width)
-    if (folder / "ratio.json").exists():
-        asked: dict[str, Any] = {
-            "fakes_used": count,
-            "reals_used": len(next(iter(real.values()))),
-            "fakes": {"seed": 8000 + seed, "sampling": {"steps": steps}},
-        }
-        asked |= {"training": trained(own), "objective": objective.settings()}
-        check_stored(folder / "ratio", asked, Discriminator(network, {name: base.paths[name] for name in real}))
+    asked: dict[str, Any] = {"fakes_used": count, "reals_used": len(next(iter(real.values())))}
+    asked |= {"fakes": {"seed": 8000 + seed, "sampling": {"steps": steps}}, "training": trained(own), "objective": objective.settings()}
+    if is_stored(folder / "ratio", asked, Discriminator(network, {name: base.paths[name] for name in real})):
         return load_module(folder / "ratio", Discriminator)
     facts: dict[str, Any] = {}
     if loss == "all":

@@ -28,7 +28,7 @@ from polyscore.ratios.base import SumRatio
 from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes.digits.joint import latents_of_images, latents_of_speech
 from polyscore.recipes.mmdisco.ratio import latent_ratio
-from polyscore.recipes.stored import check_stored, trained
+from polyscore.recipes.stored import is_stored, trained
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.sampling import sample
 from polyscore.training import Samples, TrainConfig, draw_latents, fit
@@ -102,8 +102,7 @@ class _Parts:
 
 
 def _small_judge(out: Path, small: Labelled) -> Judge:
-    if (out / "judge-small.json").exists():
-        check_stored(out / "judge-small", {"training": trained(JUDGE_TRAINING)})
+    if is_stored(out / "judge-small", {"training": trained(JUDGE_TRAINING)}):
         return load_module(out / "judge-small", Judge)
     torch.manual_seed(0)
     judge = Judge(DenseEncoder((8, 8), 64, (128,), dropout=0.2), 64)
@@ -123,8 +122,7 @@ def _base(out: Path, name: str, parts: _Parts, size: ThreeSize, config: TrainCon
     meta: dict[str, Any] = {"recipe": "mmdisco-three", "tuples": size.tuples, "training": trained(config)} | (
         {"pictures": size.pictures} if name == "image" else {}
     )
-    if path.with_suffix(".json").exists():
-        check_stored(path, meta, module)
+    if is_stored(path, meta, module):
         return load_module(path, Denoiser)
     fit(module, Samples(latents), JointObjective(), config, out=out / f"run-base-{name}", progress=False)
     save_module(module, path, meta=meta)

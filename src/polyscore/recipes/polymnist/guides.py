@@ -156,7 +156,6 @@ def _save(
     composer: Composer, guided: Guided, out: str | os.PathLike[str], meta: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> Composer:
     """The Composer with another denoiser, saved in `out`."""
-    parts: dict[str, Any] = {"base": composer.base, "start": composer.start, "refiners": composer.refiners}
-    found = Composer(composer.codecs, guided, defaults, composer.media, {**composer.meta, **meta}, **parts)
-    found.save(out, dtype=torch.float16)
-    return found
+    composer.denoiser, composer.defaults, composer.meta = guided, dict(defaults), {**composer.meta, **meta}
+    composer.save(out, dtype=torch.float16)
+    return composer

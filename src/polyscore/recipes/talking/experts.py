@@ -17,7 +17,7 @@ from polyscore.guided import Guided
 from polyscore.networks.mlp import JointDenoiser
 from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes.mmdisco.ratio import latent_ratio
-from polyscore.recipes.stored import check_stored, trained
+from polyscore.recipes.stored import is_stored, trained
 from polyscore.recipes.talking.clips import MODALITIES, clip_codecs, compose, load_bank
 from polyscore.training import Samples, TrainConfig, fit
 from polyscore.training.joint import JointObjective
@@ -83,8 +83,7 @@ def _fit(latents: dict[str, Tensor], objective: Any, config: TrainConfig, size: 
     torch.manual_seed(config.seed)
     module = _denoiser({name: tuple(value.shape[1:]) for name, value in latents.items()}, size)
     meta = {"recipe": "talking digits", "steps": config.steps, "clips": len(next(iter(latents.values()))), "training": trained(config)}
-    if path.with_suffix(".json").exists():
-        check_stored(path, meta, module)
+    if is_stored(path, meta, module):
         return
     fit(module, Samples(latents), objective, config, out=path.with_name(f"run-{path.name}"), progress=progress)
     save_module(module, path, meta=meta)
