@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import torch
@@ -105,6 +107,24 @@ def test_every_field_can_be_printed_and_read_back(run_cli, tmp_path):
         assert run_cli("--config", _nested(config, command), *command, "--print_config")[:2] == (0, out)
     fields = yaml.safe_load(run_cli("train", "digits-joint", "--training.steps", 7, "--network.width", 9, "--print_config")[1])
     assert fields["training"]["steps"] == 7 and fields["network"]["width"] == 9 and fields["objective"]["joint"] == 0.5
+
+
+def test_only_the_command_that_is_asked_for_gets_a_parser():
+    """Whatever is not the name of a command leaves all of them, so that messages and help list them."""
+    commands = {"a": print, "b": {"_help": "both", "c": len, "d": max}}
+    assert cli._named(commands, ["a", "b"]) == {"a": print}
+    assert cli._named(commands, ["b", "d", "--x"]) == {"b": {"_help": "both", "d": max}}
+    assert cli._named(commands, ["b", "_help"]) == cli._named(commands, ["b"]) == {"b": commands["b"]}
+    for arguments in ([], ["--help"], ["--config", "a.yaml", "a"], ["c"], ["_help"]):
+        assert cli._named(commands, arguments) == commands
+    for arguments in (["inspect", "--help"], ["data", "prepare", "--help"], ["data", "prepare", "--colour", "red"]):
+        assert _said(arguments, cli._named) == _said(arguments, lambda found, _: found)
+
+
+def _said(arguments, named):
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as error:
+        patch.setattr(cli, "_named", named)
+        return cli.main(arguments), out.getvalue(), error.getvalue()
 
 
 def _nested(config, command):

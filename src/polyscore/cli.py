@@ -193,6 +193,17 @@ def _commands() -> dict[str, Any]:
     return own | {"train": TRAIN, "evaluate": EVALUATE, "recipe": RECIPE, "inspect": inspect, "data": DATA}
 
 
+def _named(commands: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """The one command that the arguments begin with, or all of them: a parser of every option of every command takes a second."""
+    name, *rest = arguments or [""]
+    found = commands.get(name)
+    if found is None or name == "_help":
+        return commands
+    if not isinstance(found, dict):
+        return {name: found}
+    return {name: _named(found, rest) | {k: v for k, v in found.items() if k == "_help"}}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit code 0: done; 2: a user's error, in one line; 130: interrupted, in one line."""
     from jsonargparse import auto_cli, set_parsing_settings
@@ -210,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"polyscore {polyscore.__version__}\n")
             return 0
         auto_cli(
-            _commands(),
+            _named(_commands(), arguments),
             args=arguments,
             as_positional=False,
             parser_class=Parser,
