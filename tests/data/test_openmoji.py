@@ -61,6 +61,19 @@ def test_command_writes_what_prepare_reads(copy, tmp_path):
         torch.testing.assert_close(batch["data"][name], x, atol=0.5 / 255, rtol=0)
 
 
+def test_emoji_without_one_picture(copy, tmp_path, run_cli):
+    data = load_openmoji(copy, size=8, words=3, partial=True)
+    assert data.names == ("1F422", "1F600", "1F999") and not data.drawing[2].any() and data.image[2].any()
+    assert {name: mask.tolist() for name, mask in data.masks().items()} == {
+        "image": [True] * 3, "drawing": [True, True, False], "tags": [True] * 3}  # fmt: skip
+    assert all(mask.all() for mask in load_openmoji(copy, size=8).masks().values())
+    out = tmp_path / "files"
+    assert run_cli("data", "openmoji", "--source", copy, "--out", out, "--size", 8, "--words", 3, "--partial", "true")[0] == 0
+    kinds = {"drawing": {"kind": "image", "shape": [1, 8, 8]}, "tags": {"kind": "vector", "shape": [3]}}
+    batch = prepare_folder(out, tmp_path / "shards", kinds).batch(range(3))
+    assert batch["masks"]["drawing"].tolist() == [True, True, False] and batch["labels"].tolist() == [0, 1, 0]
+
+
 def test_svg_files(copy):
     pytest.importorskip("resvg_py")
     for look, colour in (("color", "#f00"), ("black", "#000")):
@@ -75,6 +88,9 @@ def test_svg_files(copy):
 def test_errors(copy, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="expected OpenMoji's table"):
         load_openmoji(tmp_path / "none")
+    for options, words in (({"size": 1}, "size: expected at least 2"), ({"limit": 0}, "limit: expected at least 1")):
+        with pytest.raises(DataError, match=words):
+            load_openmoji(copy, **options)
     (copy / "black" / "72x72" / "1F600.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"1F600\.png: expected a picture"):
         load_openmoji(copy)

@@ -8,7 +8,7 @@ import torch
 from polyscore.cli import main
 from polyscore.data.digits import Labelled, load_sklearn_digits
 from polyscore.data.folder import prepare_folder
-from polyscore.data.polymnist import PolyMNIST, distinct_orders, read_backgrounds, texture
+from polyscore.data.polymnist import PolyMNIST, distinct_orders, read_backgrounds, texture, write_files
 from polyscore.errors import DataError
 
 
@@ -67,6 +67,13 @@ def test_deterministic_by_seed(digits):
     assert torch.equal(texture(4), texture(4)) and not torch.equal(texture(4), texture(5))
 
 
+def test_data_masks_and_labels(data):
+    some = data.modalities(slice(3, 9))
+    assert list(some) == ["m0", "m1", "m2", "m3"] and some["m1"].shape == (6, 3, 28, 28)
+    assert torch.equal((some["m1"] * 255).round().byte(), data.modality("m1")[3:9])
+    assert len(data.labels) == len(data) and all(mask.tolist() == [True] * 120 for mask in data.masks().values())
+
+
 def test_inverted_strokes_stand_out():
     for number in range(10):
         assert ((texture(number).float() - 127.5).abs() * 2 >= 0.39 * 255).all()
@@ -107,3 +114,5 @@ def test_command_writes_what_prepare_reads(tmp_path, digits, capsys):
     assert batch["labels"].tolist() == built.labels[:7].tolist()
     assert main([*command[:5], "11", *command[6:]]) == 2
     assert "2 to 10 modalities, found 11" in capsys.readouterr().err
+    with pytest.raises(DataError, match="n: expected at least 1, found 0"):
+        write_files(built, out, 0)

@@ -88,7 +88,7 @@ def test_the_single_expert_hears_its_own_label_only(data, tmp_path) -> None:
 def test_faces_train_and_make_a_table_and_a_picture(data, tmp_path) -> None:
     seen = faces.FaceParts.load("test", data, mirrored=True)
     assert len(seen.parts) == 24 and torch.equal(seen.parts[0], seen.parts[1].flip(-1)) and seen.colours[:4].tolist() == [-1, -1, 0, 0]
-    assert torch.equal(seen.faces.masks[:, 1], (seen.parts == 2).float())
+    assert torch.equal(seen.faces.mask[:, 1], (seen.parts == 2).float())
     faces.train_faces(str(tmp_path), data, 0, faces.NAMES, FEW, FEW, progress=False)
     table = faces_table.product_faces_table(str(tmp_path), str(tmp_path / "f.json"), data, (0,), steps=2, particles=2, n=6)
     rows = {row.measure: row for row in table}

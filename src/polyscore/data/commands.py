@@ -1,4 +1,4 @@
-"""`polyscore data`: download a file by address and SHA-256, prepare a folder or table of files, build PolyMNIST."""
+"""`polyscore data`: download a file by address and SHA-256, prepare a folder or table of files, write data sets as such folders."""
 
 from __future__ import annotations
 
@@ -67,7 +67,55 @@ def polymnist(
     say(f"{count} tuples of {modalities} pictures in {out}")
 
 
-def openmoji(source: str, out: str, size: int = 32, words: int = 100, n: int | None = None) -> None:
+def digits(out: str, split: Literal["train", "test"] = "train", limit: int | None = None, seed: int = 0, data: str | None = None) -> None:
+    """Digits three ways, in the manner of MHD, in the layout that `prepare` reads: OUT/image, OUT/sound, OUT/attributes, OUT/labels.csv.
+
+    Args:
+        out: folder to write.
+        split: of MNIST and FSDD.
+        limit: the first ones only.
+        seed: of which spoken digit goes with which picture.
+        data: folder with digits/mnist.npz and digits/fsdd.npz; default $POLYSCORE_DATA.
+    """
+    from polyscore.data.mhd import load_digit_triples, write_digit_triples
+
+    with progress("writing") as bar:
+        count = write_digit_triples(load_digit_triples(split, data, seed, limit), out, bar)
+    say(f"{count} digits in {out}")
+
+
+def faces(
+    out: str,
+    celebamask: str | None = None,
+    size: int = 64,
+    split: Literal["train", "val", "test"] | None = None,
+    limit: int | None = None,
+    data: str | None = None,
+) -> None:
+    """Faces as pictures, masks and attributes in the layout that `prepare` reads: OUT/image, OUT/mask, OUT/attributes.
+
+    Args:
+        out: folder to write.
+        celebamask: CelebAMask-HQ as it is distributed; by default the packed thousand faces.
+        size: side of the pictures.
+        split: CelebA's own, or train and test of the packed thousand; by default all.
+        limit: the first ones only.
+        data: folder with the packed faces/; default $POLYSCORE_DATA.
+    """
+    from polyscore.data.faces import CelebAMask, load_faces, write_faces
+
+    with progress("writing") as bar:
+        if celebamask is None:
+            found = load_faces(split, size, data, limit)
+            count = write_faces([found], out, len(found), bar)
+        else:
+            source = CelebAMask(celebamask, size)
+            numbers = source.numbers(split, limit)
+            count = write_faces(source.blocks(numbers), out, len(numbers), bar)
+    say(f"{count} faces in {out}")
+
+
+def openmoji(source: str, out: str, size: int = 32, words: int = 100, n: int | None = None, partial: bool = False) -> None:
     """OpenMoji as colour pictures, line drawings and tags in the layout that `prepare` reads: OUT/image, OUT/drawing, OUT/tags.
 
     Args:
@@ -76,12 +124,13 @@ def openmoji(source: str, out: str, size: int = 32, words: int = 100, n: int | N
         size: side of the pictures.
         words: the most frequent tags that make the vector.
         n: the first n emoji.
+        partial: also emoji that lack one of the two pictures.
     """
     from polyscore.data.openmoji import load_openmoji, write_openmoji
 
     with progress("rasterising") as bar:
-        count = write_openmoji(load_openmoji(source, size, words, n), out, bar)
+        count = write_openmoji(load_openmoji(source, size, words, n, partial), out, bar)
     say(f"{count} emoji in {out}")
 
 
-DATA = {"download": download, "openmoji": openmoji, "polymnist": polymnist, "prepare": prepare}
+DATA = {"digits": digits, "download": download, "faces": faces, "openmoji": openmoji, "polymnist": polymnist, "prepare": prepare}

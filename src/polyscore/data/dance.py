@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from polyscore.data.digits import data_folder
+from polyscore.data.rows import Rows
 from polyscore.errors import DataError
 
 __all__ = ["COUNT", "GENRES", "RATE", "VISUAL", "Clips", "Dance", "cut", "load_dances", "pictures", "pose"]
@@ -116,7 +117,7 @@ def pictures(dance: Dance, times: Tensor, side: int = SIDE, points: int = 6) -> 
 
 
 @dataclass(frozen=True)
-class Clips:
+class Clips(Rows):
     """waves (N, samples); motion (N, frames, features): poses and speeds; labels (N,); which dance, and start in s; pictures, if any."""
 
     waves: Tensor
@@ -126,8 +127,7 @@ class Clips:
     starts: Tensor
     visual: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    columns = ("waves", "motion", "visual")
 
 
 def cut(dances: Sequence[Dance], samples: int, every: float, span: tuple[float, float], visual: bool = False) -> Clips:

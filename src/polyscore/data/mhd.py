@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from polyscore.data.digits import Labelled, load_fsdd, load_mnist, pair_by_label
+from polyscore.data.digits import RATE, Labelled, load_fsdd, load_mnist, pair_by_label
+from polyscore.data.rows import Rows, at_least, write_rows
 
-__all__ = ["DigitTriples", "load_digit_triples", "stroke_attributes"]
+__all__ = ["DigitTriples", "load_digit_triples", "stroke_attributes", "write_digit_triples"]
 
 
 @dataclass(frozen=True)
-class DigitTriples:
+class DigitTriples(Rows):
     """Rows that belong together: image (N, 1, 28, 28), sound (N, 8000), attributes (N, 14) in [0, 1], labels (N,)."""
 
     image: Tensor
@@ -22,12 +25,7 @@ class DigitTriples:
     attributes: Tensor
     labels: Tensor
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def modalities(self) -> dict[str, Tensor]:
-        """{"image", "sound", "attributes"}."""
-        return {"image": self.image, "sound": self.sound, "attributes": self.attributes}
+    columns = ("image", "sound", "attributes")
 
 
 def load_digit_triples(
@@ -36,12 +34,24 @@ def load_digit_triples(
     """MNIST pictures, each with a spoken digit of FSDD of the same label, and `stroke_attributes`; the official splits of both.
 
     Raises:
-        DataError: a data set is not there.
+        DataError: a data set is not there, or a limit below 1.
     """
+    at_least(1, limit=limit)
     images, sounds = load_mnist(split, folder), load_fsdd(split, folder)
     images = Labelled(images.x[:limit], images.labels[:limit])
     partner = pair_by_label(images.labels, sounds.labels, seed)
     return DigitTriples(images.x, sounds.x[partner], stroke_attributes(images.x, images.labels), images.labels)
+
+
+def write_digit_triples(data: DigitTriples, out: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> int:
+    """Write OUT/image/NNNNNN.png, OUT/sound/NNNNNN.wav, OUT/attributes/NNNNNN.json and OUT/labels.csv, as `prepare` reads them."""
+    kinds: dict[str, dict[str, Any]] = {
+        "image": {"kind": "image"},
+        "sound": {"kind": "audio", "rate": RATE},
+        "attributes": {"kind": "vector"},
+    }
+    rows = ((f"{row:06d}", values, int(data.labels[row])) for row, values in enumerate(data.each()))
+    return write_rows(out, kinds, rows, len(data), progress)
 
 
 def stroke_attributes(x: Tensor, labels: Tensor) -> Tensor:

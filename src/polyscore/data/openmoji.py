@@ -16,21 +16,21 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polyscore.data.rows import Rows, at_least, write_rows
 from polyscore.errors import DataError
-from polyscore.files import atomic, write_text
 
 __all__ = ["OpenMoji", "load_openmoji", "write_openmoji"]
 
 
 @dataclass(frozen=True)
-class OpenMoji:
+class OpenMoji(Rows):
     """Rows that belong together: image (N, 3, S, S) and drawing (N, 1, S, S) in [0, 1] on white, tags (N, K) of 0 and 1, labels (N,).
 
     `names` are the hexcodes, `words` the tags of the vector's entries, `groups` what the labels number.
@@ -43,57 +43,48 @@ class OpenMoji:
     names: tuple[str, ...]
     words: tuple[str, ...]
     groups: tuple[str, ...]
+    present: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def modalities(self) -> dict[str, Tensor]:
-        """{"image", "drawing", "tags"}: batches for training."""
-        return {"image": self.image, "drawing": self.drawing, "tags": self.tags}
+    columns = ("image", "drawing", "tags")
 
 
-def load_openmoji(folder: str | os.PathLike[str], size: int = 32, words: int = 100, limit: int | None = None) -> OpenMoji:
+def load_openmoji(
+    folder: str | os.PathLike[str], size: int = 32, words: int = 100, limit: int | None = None, partial: bool = False
+) -> OpenMoji:
     """All emoji without skin tones that have both pictures, sorted by hexcode.
 
     Args:
         folder: an unpacked copy. size: side of the pictures. words: so many of the most frequent tags make the vector.
-        limit: the first ones only.
+        limit: the first ones only. partial: also those that lack one of the two pictures, which `masks` tells.
 
     Raises:
-        DataError: no such folder, a damaged table or picture, or SVG files without resvg-py.
+        DataError: no such folder, a damaged table or picture, SVG files without resvg-py, or numbers too small.
     """
-    place = Path(folder)
-    items = [item for item in _table(place / "data" / "openmoji.json") if all(_file(place, look, item["hexcode"]) for look in LOOKS)][
-        :limit
-    ]
+    at_least(2, size=size)
+    at_least(1, words=words, limit=limit)
+    place, enough = Path(folder), any if partial else all
+    table = _table(place / "data" / "openmoji.json")
+    looks = {str(item["hexcode"]): [_file(place, look, item["hexcode"]) for look in LOOKS] for item in table}
+    items = [item for item in table if enough(looks[item["hexcode"]])][:limit]
     if not items:
         raise DataError(f"{place}: expected color/72x72/HEX.png or color/svg/HEX.svg, and black/ like it, found none of the table's emoji")
-    colour, black = (torch.stack([_picture(_file(place, look, item["hexcode"]), size) for item in items]) for look in LOOKS)
+    files = list(zip(*(looks[item["hexcode"]] for item in items), strict=True))
+    colour, black = (torch.stack([torch.zeros(3, size, size) if f is None else _picture(f, size) for f in look]) for look in files)
+    seen = (torch.tensor([f is not None for f in look]) for look in files)
     counts = Counter(tag for item in items for tag in item["tags"])
     common = tuple(sorted(counts, key=lambda tag: (-counts[tag], tag))[:words])
     groups = tuple(sorted({item["group"] for item in items}))
     tags = torch.tensor([[float(word in item["tags"]) for word in common] for item in items])
     labels = torch.tensor([groups.index(item["group"]) for item in items])
-    return OpenMoji(colour, black.mean(1, keepdim=True), tags, labels, tuple(item["hexcode"] for item in items), common, groups)
+    names, present = tuple(item["hexcode"] for item in items), dict(zip(("image", "drawing"), seen, strict=True))
+    return OpenMoji(colour, black.mean(1, keepdim=True), tags, labels, names, common, groups, present)
 
 
 def write_openmoji(data: OpenMoji, out: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> int:
     """Write OUT/image/HEX.png, OUT/drawing/HEX.png, OUT/tags/HEX.json and OUT/labels.csv, as `polyscore data prepare` reads them."""
-    from PIL import Image
-
-    folder = Path(out)
-    for row, name in enumerate(data.names):
-        for kind, x in (("image", data.image[row]), ("drawing", data.drawing[row].expand(3, -1, -1))):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            pixels = (x * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-            with atomic(folder / kind / f"{name}.png") as temporary:
-                Image.fromarray(pixels).convert("RGB" if kind == "image" else "L").save(temporary, "PNG")
-        write_text(folder / "tags" / f"{name}.json", json.dumps(data.tags[row].tolist()) + "\n")
-        if progress is not None:
-            progress(row + 1, len(data))
-    rows = [f"{name},{data.groups[int(label)]}" for name, label in zip(data.names, data.labels, strict=True)]
-    write_text(folder / "labels.csv", "\n".join(["name,label", *rows]) + "\n")
-    return len(data)
+    kinds = {"image": {"kind": "image"}, "drawing": {"kind": "image"}, "tags": {"kind": "vector"}}
+    rows = zip(data.names, data.each(), [data.groups[int(label)] for label in data.labels], strict=True)
+    return write_rows(out, kinds, rows, len(data), progress)
 
 
 LOOKS = ("color", "black")
@@ -122,11 +113,10 @@ def _file(place: Path, look: str, code: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _picture(file: Path | None, size: int) -> Tensor:
+def _picture(file: Path, size: int) -> Tensor:
     """(3, size, size) in [0, 1] on white."""
     from PIL import Image
 
-    assert file is not None
     try:
         source = io.BytesIO(_rasterised(file, 4 * size)) if file.suffix == ".svg" else file
         with Image.open(source) as opened:

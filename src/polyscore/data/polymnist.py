@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from polyscore.data.digits import Labelled, load_mnist
+from polyscore.data.rows import Rows, at_least, write_rows
 from polyscore.errors import DataError
-from polyscore.files import atomic, write_text
 from polyscore.training.draws import mix
 
 __all__ = ["PolyMNIST", "distinct_orders", "load_polymnist", "read_backgrounds", "texture", "write_files"]
@@ -25,7 +25,7 @@ SIDE = 28
 STROKE = 128 / 255
 
 
-class PolyMNIST:
+class PolyMNIST(Rows):
     """N tuples of M pictures, made when asked for.
 
     `modality("m0")` is (N, 3, 28, 28) uint8; `labels` (N,); the same seed gives the same data. Two pictures of a tuple are never the same
@@ -48,11 +48,16 @@ class PolyMNIST:
         self.names = [f"m{i}" for i in range(len(backgrounds))]
         self.seed, self.digits, self.backgrounds = seed, digits, dict(zip(self.names, backgrounds, strict=True))
         self.orders = distinct_orders(digits.labels, len(backgrounds), seed)
-        self.labels = digits.labels[self.orders[0]]
+        self.labels: Tensor = digits.labels[self.orders[0]]
         self._kept: dict[int, tuple[Tensor, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def modalities(self, rows: slice = slice(None)) -> dict[str, Tensor]:
+        """{"m0", "m1", ...: (N, 3, 28, 28) in [0, 1]} of some rows, by default of all."""
+        index = torch.arange(len(self))[rows]
+        return {name: self.rows(name, index).float() / 255 for name in self.names}
 
     def modality(self, name: str) -> Tensor:
         """All pictures of a modality, (N, 3, 28, 28) uint8."""
@@ -190,17 +195,11 @@ def load_polymnist(
 
 
 def write_files(data: PolyMNIST, out: str | os.PathLike[str], n: int, progress: Callable[[int, int], None] | None = None) -> int:
-    """Write the first n tuples as OUT/MODALITY/NNNNNN.png and OUT/labels.csv, as `polyscore data prepare` reads them."""
-    from PIL import Image
+    """Write the first n tuples as OUT/MODALITY/NNNNNN.png and OUT/labels.csv, as `polyscore data prepare` reads them.
 
-    folder, count = Path(out), min(n, len(data))
-    for place, name in enumerate(data.names):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for row, picture in enumerate(data.rows(name, torch.arange(count))):
-            with atomic(folder / name / f"{row:06d}.png") as temporary:
-                Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(temporary, "PNG")
-        if progress is not None:
-            progress(place + 1, len(data.names))
-    labels = [f"{row:06d},{int(label)}" for row, label in enumerate(data.labels[:count])]
-    write_text(folder / "labels.csv", "\n".join(["name,label", *labels]) + "\n")
-    return count
+    Raises:
+        DataError: n below 1.
+    """
+    at_least(1, n=n)
+    rows = ((f"{row:06d}", values, int(data.labels[row])) for row, values in enumerate(data.each(n)))
+    return write_rows(out, {name: {"kind": "image"} for name in data.names}, rows, min(n, len(data)), progress)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from polyscore.codecs.clips import FPS, FRAMES, place, render
 from polyscore.data.digits import Labelled, _read, data_folder, fit_clip, load_mnist
+from polyscore.data.rows import Rows
 from polyscore.errors import DataError
 
 __all__ = [
@@ -63,13 +64,15 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Clips:
+class Clips(Rows):
     """Paired clips: video (N, 16, 28, 28), sound (N, 16000), labels (N,), instants (N,) in seconds."""
 
     video: Tensor
     sound: Tensor
     labels: Tensor
     instants: Tensor
+
+    columns = ("video", "sound")
 
 
 def load_speech(split: str = "train", folder: str | os.PathLike[str] | None = None, front: bool = True) -> Speech:

@@ -64,17 +64,17 @@ def faces_table(
     def loss(x: Tensor) -> Tensor:
         return nn.functional.binary_cross_entropy_with_logits(net(front.encode(x)), faces.attributes, reduction="sum")
 
-    attacked = fgsm(loss, faces.images, attack)
+    attacked = fgsm(loss, faces.image, attack)
     with torch.no_grad():
-        own = [sample_f1(net(front.encode(x)) > 0, faces.attributes) for x in (faces.images, attacked)]
+        own = [sample_f1(net(front.encode(x)) > 0, faces.attributes) for x in (faces.image, attacked)]
     found: dict[str, dict[str, list[float]]] = {}
     for place, (title, composer) in enumerate(models.items()):
         found[title] = {"attribute F1": [], "mask F1": [], "drop": []}
         for seed in seeds:
-            clean, hit = (composer.sample(len(x), {"image": x}, seed=seed) for x in (faces.images, attacked))
+            clean, hit = (composer.sample(len(x), {"image": x}, seed=seed) for x in (faces.image, attacked))
             scores = [sample_f1(made["attributes"] > 0.5, faces.attributes) for made in (clean, hit)]
             found[title]["attribute F1"].append(scores[0])
-            found[title]["mask F1"].append(sample_f1(clean["mask"] > 0.5, faces.masks > 0.5))
+            found[title]["mask F1"].append(sample_f1(clean["mask"] > 0.5, faces.mask > 0.5))
             found[title]["drop"].append(drop(*scores))
         if progress is not None:
             progress(place + 1, len(models))

@@ -128,7 +128,7 @@ def classifier_loss(module: nn.Module, batch: Mapping[str, Tensor], draw: Draw) 
 def _classifier(faces: Faces, front: PCA, out: Path, config: TrainConfig, progress: bool) -> None:
     """The supervised classifier that the attack is made for."""
     net = DenseEncoder(front.latent_shape, faces.attributes.shape[1], (256, 256), dropout=0.3)
-    pairs = Samples({"x": front.encode(faces.images), "label": faces.attributes})
+    pairs = Samples({"x": front.encode(faces.image), "label": faces.attributes})
     short = replace(config, steps=max(1, config.steps // 4))
     fit(net, pairs, classifier_loss, short, out=out / "run-classifier", progress=progress)
     save_module(net, out / "classifier", meta={"training": asdict(short)})

@@ -105,19 +105,17 @@ class FaceParts:
         fine, kinds = load_face_parts(split, 2 * SIZE, data)
         parts = functional.avg_pool2d(functional.one_hot(kinds, len(PARTS)).permute(0, 3, 1, 2).float(), 2).argmax(1)
         masks = torch.stack([(parts == part).float() for part in (1, 2)], 1)
-        faces = Faces(functional.avg_pool2d(fine.images, 2), masks, fine.attributes, fine.names)
-        sketches = functional.avg_pool2d(canny(fine.images, 0.04, 0.08), 2)
+        faces = Faces(functional.avg_pool2d(fine.image, 2), masks, fine.attributes, fine.names)
+        sketches = functional.avg_pool2d(canny(fine.image, 0.04, 0.08), 2)
         if not mirrored:
             return cls(faces, parts, sketches)
-        images, masks, sketches, parts = (
-            torch.stack([x, x.flip(-1)], 1).flatten(0, 1) for x in (faces.images, faces.masks, sketches, parts)
-        )
+        images, masks, sketches, parts = (torch.stack([x, x.flip(-1)], 1).flatten(0, 1) for x in (faces.image, faces.mask, sketches, parts))
         return cls(Faces(images, masks, faces.attributes.repeat_interleave(2, 0), faces.names), parts, sketches)
 
     def rows(self, part: slice) -> FaceParts:
         """Some of them."""
         f = self.faces
-        return FaceParts(Faces(f.images[part], f.masks[part], f.attributes[part], f.names), self.parts[part], self.sketches[part])
+        return FaceParts(Faces(f.image[part], f.mask[part], f.attributes[part], f.names), self.parts[part], self.sketches[part])
 
     @property
     def colours(self) -> Tensor:
@@ -128,7 +126,7 @@ class FaceParts:
 
 def conditions(name: str, parts: FaceParts) -> Tensor:
     """What an expert is told of faces: "skin", "hair", "sketch": (N, 1, S, S); "both": (N, 2, S, S); "attributes": (N, K)."""
-    masks = parts.faces.masks
+    masks = parts.faces.mask
     if name == "sketch":
         return parts.sketches
     if name == "attributes":
@@ -156,13 +154,13 @@ def train_faces(
     folder, train = Path(out), FaceParts.load("train", data, mirrored=True)
     if not (folder / "parser.json").exists():
         torch.manual_seed(judge.seed)
-        samples = Samples({"image": train.faces.images, "parts": train.parts})
+        samples = Samples({"image": train.faces.image, "parts": train.parts})
         _fit_and_save(Parser(), samples, ParserObjective(), judge, folder / "parser", progress)
     if not (folder / "colour.json").exists():
         torch.manual_seed(judge.seed)
         seen = train.colours >= 0
         network = Judge(ConvEncoder((3, SIZE, SIZE), 48, (24, 48), dropout=0.1, pool=True), 48, len(COLOURS), dropout=0.2)
-        samples = Samples({"image": train.faces.images[seen], "label": train.colours[seen]})
+        samples = Samples({"image": train.faces.image[seen], "label": train.colours[seen]})
         _fit_and_save(network, samples, ClassifierObjective("image"), judge, folder / "colour", progress)
     for name in names:
         if not (folder / str(seed) / f"{name}.json").exists():
@@ -187,10 +185,10 @@ def _told(name: str, train: FaceParts) -> dict[str, Tensor]:
     codec = Centred()
     if name != "both":
         half = first if name in ("hair", "sketch") else second
-        return {"image": codec.encode(half.faces.images), "condition": conditions(name, half)}
-    masks = train.faces.masks.clone()
+        return {"image": codec.encode(half.faces.image), "condition": conditions(name, half)}
+    masks = train.faces.mask.clone()
     masks[: 2 * HALF, 0], masks[2 * HALF :, 1] = UNKNOWN, UNKNOWN
-    return {"image": codec.encode(train.faces.images), "condition": masks}
+    return {"image": codec.encode(train.faces.image), "condition": masks}
 
 
 def _fit_and_save(module: nn.Module, samples: Samples, objective: object, config: TrainConfig, place: Path, progress: bool) -> None:

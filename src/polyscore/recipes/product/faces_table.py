@@ -48,8 +48,8 @@ def compose_faces(experts: Mapping[str, PatchDenoiser], method: str, parts: Face
         return Term(experts[name], given, strength, name=name, null=null)
 
     def masked(known: int) -> Tensor:
-        both = torch.full_like(parts.faces.masks, UNKNOWN)
-        both[:, known] = parts.faces.masks[:, known]
+        both = torch.full_like(parts.faces.mask, UNKNOWN)
+        both[:, known] = parts.faces.mask[:, known]
         return both
 
     terms = {
@@ -85,7 +85,7 @@ class Yardstick:
         return {
             "mIoU": miou,
             "F1": f1,
-            "SSIM": ssim(x, test.faces.images),
+            "SSIM": ssim(x, test.faces.image),
             "hair colour": float(colour.double().mean()),
             "frechet": distance,
         }
@@ -149,8 +149,8 @@ def _yardstick(folder: Path, extractor: str, data: str | None, n: int | None) ->
         features = load_lite0(extractor)
     test, train = FaceParts.load("test", data).rows(slice(0, n)), FaceParts.load("train", data)
     with torch.no_grad():
-        measured = Yardstick(parser, judge, features, features(train.faces.images), test)
-    return measured, measured(Centred().encode(test.faces.images))
+        measured = Yardstick(parser, judge, features, features(train.faces.image), test)
+    return measured, measured(Centred().encode(test.faces.image))
 
 
 def rows(found: Mapping[str, Sequence[Mapping[str, float]]], truth: Mapping[str, float]) -> list[Measured]:
@@ -175,8 +175,8 @@ def face_picture(models: str, out: str, data: str | None = None, seed: int = 0, 
     more = ("sketch", "attributes") if (folder / str(seed) / "attributes.json").exists() else ()
     _, _, experts = load_face_experts(folder, seed, ("hair", "skin", "both", *more))
     test = FaceParts.load("test", data).rows(slice(0, n))
-    flags = torch.stack([test.faces.masks[:, 1], test.faces.masks[:, 0], torch.zeros_like(test.faces.masks[:, 0])], 1)
-    lines = [test.faces.images, flags, test.sketches.expand(-1, 3, -1, -1)]
+    flags = torch.stack([test.faces.mask[:, 1], test.faces.mask[:, 0], torch.zeros_like(test.faces.mask[:, 0])], 1)
+    lines = [test.faces.image, flags, test.sketches.expand(-1, 3, -1, -1)]
     for method in [*METHODS, *(MORE if more else ())]:
         options: dict[str, Any] = {"particles": 4} if method == "product, exact" else {}
         made = sample(compose_faces(experts, method, test, strength), n, steps=30, seed=seed, **options)["image"]
