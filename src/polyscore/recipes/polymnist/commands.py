@@ -21,7 +21,7 @@ from polyscore.recipes.polymnist.joint import (
 )
 from polyscore.recipes.polymnist.mixture import train_poly_mixture
 from polyscore.recipes.polymnist.refiner import REFINER_TRAINING, train_poly_refiner
-from polyscore.recipes.polymnist.tables import LOST, beta_table, guided_by, missing_table, poly_sweep, poly_table
+from polyscore.recipes.polymnist.tables import LOST, compare_table, guided_by, missing_table, poly_sweep, poly_table
 from polyscore.recipes.polymnist.timing import time_table
 from polyscore.recipes.tables import show
 from polyscore.terminal import progress, say
@@ -337,8 +337,38 @@ def sbm_beta(
         n: samples a subset and seed.
     """
     with progress("evaluating") as bar:
-        rows = beta_table(folder, judge, out, betas, seeds, modalities, backgrounds, data, n, bar)
+        models = {f"beta {beta:g}": f"{folder}/mixture-beta-{beta:g}" for beta in betas}
+        rows = compare_table(models, judge, out, seeds, modalities, backgrounds, data, n, progress=bar, command="sbm-beta")
     say(show(rows, f"{folder}, n = {n}, seeds {list(seeds)}; saved {out}"))
+
+
+def sbm_compare(
+    models: dict[str, str],
+    judge: str = "runs/polymnist/judge",
+    out: str = "benchmarks/results/sbm-compare.json",
+    refine: int = 8,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    modalities: int = 5,
+    backgrounds: str | None = None,
+    data: str | None = None,
+    n: int = 600,
+) -> None:
+    """Coherence and Frechet distances of several Composers, side by side: as fitted, with tuned decoders, refined, guided.
+
+    Args:
+        models: folders of Composers by name, such as --models.plain=runs/polymnist/joint --models.tuned=runs/polymnist/tuned.
+        judge: the saved judge.
+        out: the table, as JSON.
+        refine: steps of the refiners of those that have some.
+        seeds: of samples and test rows.
+        modalities: how many the data set has.
+        backgrounds: as in training.
+        data: default $POLYSCORE_DATA.
+        n: samples a subset and seed.
+    """
+    with progress("evaluating") as bar:
+        rows = compare_table(models, judge, out, seeds, modalities, backgrounds, data, n, refine, bar)
+    say(show(rows, f"{', '.join(models)}: n = {n}, seeds {list(seeds)}; saved {out}"))
 
 
 def sbm_time(
@@ -375,6 +405,7 @@ EVALUATE: dict[str, Callable[..., None]] = {
     "sbm-polymnist": sbm_polymnist,
     "sbm-missing": sbm_missing,
     "sbm-beta": sbm_beta,
+    "sbm-compare": sbm_compare,
     "sbm-sweep": sbm_sweep,
     "sbm-time": sbm_time,
     **guides.EVALUATE,

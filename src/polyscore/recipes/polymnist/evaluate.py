@@ -164,10 +164,11 @@ def _half(
 
 
 def _see(composer: Composer, test: PolyTest, latents: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, float]]:
-    """What the judge says of decoded latents, and their Frechet distance to the test pictures."""
+    """What the judge says of decoded latents (refined, where the Composer's defaults say so), and their Frechet distance to the test
+    pictures."""
     found = {}
-    for name, z in latents.items():
-        labels, features = predict(test.judge, composer.codecs[name].decode(z))
+    for name, x in composer.decode(latents, refine=composer.defaults.get("refine") or 0).items():
+        labels, features = predict(test.judge, x)
         found[name] = (labels, frechet_distance(features, test.features[name]))
     return found
 

@@ -21,7 +21,7 @@ from polyscore.recipes.polymnist.paper import paper_sampling
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.spec import to_spec
 
-__all__ = ["beta_table", "energy_table", "guided_by", "missing_table", "poly_sweep", "poly_table", "reaches"]
+__all__ = ["compare_table", "energy_table", "guided_by", "missing_table", "poly_sweep", "poly_table", "reaches"]
 
 PAPER = {
     "given 1": "10 modalities, paper Fig. 8",
@@ -264,31 +264,38 @@ def energy_table(
     return rows
 
 
-def beta_table(
-    folder: str | os.PathLike[str],
+def compare_table(
+    models: Mapping[str, str | os.PathLike[str]],
     judge: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    betas: Sequence[float],
     seeds: Sequence[int] = (0, 1, 2),
     modalities: int = 5,
     backgrounds: str | None = None,
     data: str | None = None,
     n: int = 600,
+    refine: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    command: str = "sbm-compare",
 ) -> list[Measured]:
-    """Composers over autoencoders of several KL weights, `folder`/mixture-beta-BETA; writes `out`.
+    """Composers by name, each as its own defaults sample; writes `out`.
+
+    Args:
+        refine: steps of their refiners, where they have some.
 
     Raises:
         CheckpointError: no such Composer or judge. DataError: MNIST is not there.
     """
     began = time.perf_counter()
-    test, rows = PolyTest.load(judge, modalities, backgrounds, data), []
-    for place, beta in enumerate(betas):
-        rows += _few(f"beta {beta:g}", Composer.load(Path(folder) / f"mixture-beta-{beta:g}"), test, n, seeds)
+    test, rows, used = PolyTest.load(judge, modalities, backgrounds, data), [], {}
+    for place, (title, folder) in enumerate(models.items()):
+        composer = Composer.load(folder)
+        composer.defaults |= {"refine": refine} if composer.refiners else {}
+        rows += _few(title, composer, test, n, seeds)
+        used[title] = {"model": str(folder), **to_spec(composer.defaults)}
         if progress is not None:
-            progress(place + 1, len(betas))
-    protocol = {"what the seeds vary": "sampler and test rows"}
-    write_table(out, rows, _protocol("sbm-beta", judge, modalities, backgrounds, n, seeds, began) | protocol)
+            progress(place + 1, len(models))
+    protocol = {"what the seeds vary": "sampler and test rows", "compared": used}
+    write_table(out, rows, _protocol(command, judge, modalities, backgrounds, n, seeds, began) | protocol)
     return rows
 
 
