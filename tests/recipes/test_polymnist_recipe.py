@@ -263,11 +263,12 @@ def test_a_refiner_joins_a_composer(made, tmp_path, capsys):
     assert main(["sample", "--model", str(tmp_path / "fine"), "--n", "1", "--refine", "2", "--out", str(tmp_path / "made")]) == 0
     compare = ["evaluate", "sbm-compare", "--judge", made / "judge", "--out", tmp_path / "c.json", "--modalities", 3, "--data", made]
     compare += ["--models.rough", made / "plain", "--models.fine", tmp_path / "fine", "--n", 20, "--refine", 2, "--seeds", "[0, 1]"]
+    compare += ["--leaders", "false"]
     assert main([str(a) for a in compare]) == 0
     found = read_table(tmp_path / "c.json")
     rows, used = {row["measure"]: row["values"] for row in found["rows"]}, found["protocol"]["compared"]
     assert rows["rough: given 1 frechet"] != rows["fine: given 1 frechet"] and len(rows["rough: all agree"]) == 2
-    assert used["fine"]["refine"] == 2 and "refine" not in used["rough"]
+    assert used["fine"]["refine"] == 2 and not {"refine", "leaders", "rest", "again"} & set(used["rough"])
     assert main(["train", "sbm-refiner", "--modality", "m7", *command[4:], *small]) == 2
     assert "modality 'm7': expected one of m0, m1, m2" in capsys.readouterr().err
 

@@ -347,6 +347,7 @@ def sbm_compare(
     judge: str = "runs/polymnist/judge",
     out: str = "benchmarks/results/sbm-compare.json",
     refine: int = 8,
+    leaders: bool = True,
     seeds: tuple[int, ...] = (0, 1, 2),
     modalities: int = 5,
     backgrounds: str | None = None,
@@ -360,6 +361,7 @@ def sbm_compare(
         judge: the saved judge.
         out: the table, as JSON.
         refine: steps of the refiners of those that have some.
+        leaders: false where no modality is to be drawn before the others.
         seeds: of samples and test rows.
         modalities: how many the data set has.
         backgrounds: as in training.
@@ -367,7 +369,7 @@ def sbm_compare(
         n: samples a subset and seed.
     """
     with progress("evaluating") as bar:
-        rows = compare_table(models, judge, out, seeds, modalities, backgrounds, data, n, refine, bar)
+        rows = compare_table(models, judge, out, seeds, modalities, backgrounds, data, n, refine, leaders, bar)
     say(show(rows, f"{', '.join(models)}: n = {n}, seeds {list(seeds)}; saved {out}"))
 
 

@@ -17,6 +17,7 @@ from polyscore.guided import Guided
 from polyscore.ratios.energy import PairEnergy
 from polyscore.ratios.subset import SubsetGuided
 from polyscore.recipes.polymnist.evaluate import PolyTest, evaluate_poly
+from polyscore.recipes.polymnist.guides import LEADING
 from polyscore.recipes.polymnist.paper import paper_sampling
 from polyscore.recipes.tables import Measured, write_table
 from polyscore.spec import to_spec
@@ -274,6 +275,7 @@ def compare_table(
     data: str | None = None,
     n: int = 600,
     refine: int = 0,
+    leaders: bool = True,
     progress: Callable[[int, int], None] | None = None,
     command: str = "sbm-compare",
 ) -> list[Measured]:
@@ -281,6 +283,7 @@ def compare_table(
 
     Args:
         refine: steps of their refiners, where they have some.
+        leaders: false where no modality is to be drawn before the others.
 
     Raises:
         CheckpointError: no such Composer or judge. DataError: MNIST is not there.
@@ -289,7 +292,8 @@ def compare_table(
     test, rows, used = PolyTest.load(judge, modalities, backgrounds, data), [], {}
     for place, (title, folder) in enumerate(models.items()):
         composer = Composer.load(folder)
-        composer.defaults |= {"refine": refine} if composer.refiners else {}
+        kept = {name: value for name, value in composer.defaults.items() if leaders or name not in LEADING}
+        composer.defaults = kept | ({"refine": refine} if composer.refiners else {})
         rows += _few(title, composer, test, n, seeds)
         used[title] = {"model": str(folder), **to_spec(composer.defaults)}
         if progress is not None:
