@@ -81,13 +81,13 @@ def sample(
         corrector: run at every step, at the price of more evaluations: langevin, langevin:SIZE, snr, snr:RATIO, gibbs or gibbs:SITES
             (tokens), more fields by name as in gibbs:1:rounds=2; none turns the model's own off.
         grid: spacing of the times.
-        guidance: strength of subset guidance, or of the label's (0: none).
+        guidance: strength of subset guidance, or of the label's or prompt's (0: none).
         scale: of a model that a ratio guides (`polyscore join`): one number, or one a modality as in --scale video=2 audio=1.
         window: the times in which guidance acts, as in --window "[0.0, 0.7]"; 1 is noise.
         every: steps from one gradient of the ratio to the next.
         correction: strength of the ratio's own guidance by the label or prompt, as in the authors' code; 1 is none.
         label: class of a class-conditional model, as in --label 3; several are taken in turn, as in --label '[0, 1, 2]'.
-        prompt: of a model of diffusers pipelines, one for all or one a modality as in --prompt audio="a dog barks" video="a dog".
+        prompt: of a model that is told in words, one for all or one a modality as in --prompt audio="a dog barks" video="a dog".
         leaders: modalities that come first where nothing is given, and their steps, as in --leaders image=10.
         refine: steps of the refiners of decoded data, where the model has some.
         particles: weighted particles a sample, which make guidance exact (docs/product.md).
@@ -131,6 +131,7 @@ def edit(
     corrector: str | None = None,
     guidance: float | None = None,
     label: int | list[int] | None = None,
+    prompt: str | None = None,
 ) -> None:
     """Change what is there: corrupt it part of the way to noise, and sample from there.
 
@@ -147,12 +148,14 @@ def edit(
         solver: by default the model's own; one for all modalities, or one for each.
         token_solver: of token modalities, see `polyscore sample --help`.
         corrector: run at every step, see `polyscore sample --help`.
-        guidance: strength of subset guidance, or of the label's.
+        guidance: strength of subset guidance, or of the label's or prompt's.
         label: class of a class-conditional model.
+        prompt: of a model that is told in words.
     """
     from polyscore import generate
 
     named = {"steps": steps, "solver": solver, "token_solver": token_solver, "corrector": corrector, "guidance": guidance, "label": label}
+    named["prompt"] = prompt
     options: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
     with progress("editing") as bar:
         files = generate.edit(model, out, content, start, n, given, seed, batch_size, options, bar)

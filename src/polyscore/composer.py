@@ -20,7 +20,7 @@ from polyscore.denoisers import Denoiser, Independent
 from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.files import write_text
 from polyscore.guided import Guided
-from polyscore.labels import guided_by_label, labels_of
+from polyscore.labels import guided_by, labels_of, prompted
 from polyscore.media.prepare import read_prepared, write_prepared
 from polyscore.paths import GaussianPath
 from polyscore.ratios.glimpse import Glimpsed
@@ -163,13 +163,13 @@ class Composer:
         self,
         guidance: float = 0.0,
         window: tuple[float, float] | None = None,
-        labels: Tensor | None = None,
+        told: Tensor | str | None = None,
         scale: float | Mapping[str, float] | None = None,
         every: int | None = None,
         correction: float | None = None,
     ) -> Denoiser:
-        """The denoiser, with guidance of the given strength: of subsets, or of labels (n,) where there is one modality only; or one
-        that a ratio guides, with that guidance changed.
+        """The denoiser, with guidance of the given strength: of subsets, or of labels (n,) or a prompt where there is one modality
+        only; or one that a ratio guides, with that guidance changed.
 
         Raises:
             PolyscoreError: an option for a kind of guidance that the denoiser cannot have.
@@ -186,22 +186,22 @@ class Composer:
                 raise PolyscoreError(f"{name} {value}: expected a model guided by a ratio{more}, found {type(self.denoiser).__name__}")
         if guidance and len(self.denoiser.paths) > 1:
             return SubsetGuided(self.denoiser, guidance, window or (0.0, 1.0))
-        labelled = guidance and labels is not None
-        return guided_by_label(self.denoiser, labels, guidance, window or (0.0, 1.0)) if labelled else self.denoiser  # type: ignore[arg-type]
+        return guided_by(self.denoiser, told, guidance, window or (0.0, 1.0)) if guidance and told is not None else self.denoiser
 
     def _operator(self, n: int, options: dict[str, Any]) -> tuple[Denoiser, dict[str, Any]]:
         """What is sampled, and the options of `polyscore.sampling.sample`: those of guidance, label and prompt are taken out of them."""
         rest = dict(options)
         window, label, prompt = (rest.pop(name, None) for name in ("window", "label", "prompt"))
-        labels = None if label is None else labels_of(self.denoiser, label, n, rest.get("first", 0))
         if label is not None and prompt is not None:
             raise PolyscoreError("label and prompt: expected one of them, found both")
-        told = labels if prompt is None else self._prompted(prompt)
+        told = self._prompted(prompt) if prompt is not None else None
+        if label is not None:
+            told = labels_of(self.denoiser, label, n, rest.get("first", 0))
         window = None if window is None else (window[0], window[1])
         changes = {name: rest.pop(name, None) for name in ("scale", "every", "correction")}
         if changes["correction"] is not None and told is None:
             raise PolyscoreError(f"correction {changes['correction']}: expected a label or a prompt to guide by, found neither")
-        found = self.operator(rest.pop("guidance", 0.0), window, labels, **changes)
+        found = self.operator(rest.pop("guidance", 0.0), window, told, **changes)
         return found, rest if told is None else rest | {"condition": told}
 
     def sample_latents(
@@ -233,7 +233,9 @@ class Composer:
         if unknown or not able:
             what = f"prompt of {unknown[0]!r}" if unknown else "prompt"
             raise PolyscoreError(f"{what}: expected a modality whose expert takes prompts, found {', '.join(able) or 'none'} in the model")
-        return prompt if isinstance(prompt, str) else dict(prompt)
+        if isinstance(prompt, str):
+            return prompt
+        return next(iter(prompt.values())) if len(self.modalities) == 1 else dict(prompt)
 
     def sample(self, n: int, given: Mapping[str, Tensor] | None = None, *, seed: int = 0, **options: Any) -> Samples:
         """n samples of all modalities as data; given ones are returned as they were given.
@@ -389,7 +391,8 @@ def _is_window(value: Any) -> bool:
 def _unguided(denoiser: Denoiser) -> str | None:
     """Why guidance of a denoiser by subsets or labels has no meaning: nothing, if it has one."""
     if len(denoiser.paths) < 2:
-        return None if denoiser.classes else f"one modality without classes, {', '.join(denoiser.paths)}"
+        known = denoiser.classes or prompted(denoiser)
+        return None if known else f"one modality without classes, {', '.join(denoiser.paths)}"
     if isinstance(denoiser, Guided):
         return "a model guided by a ratio, whose strength is its scale"
     return "modalities that are independent" if isinstance(denoiser, Independent) else None

@@ -1,4 +1,4 @@
-"""Class labels as a user gives them: numbers for all samples or in turn, and guidance towards them."""
+"""Class labels as a user gives them: numbers for all samples or in turn; and guidance towards labels or a prompt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polyscore.denoisers import Denoiser
 from polyscore.errors import PolyscoreError
 from polyscore.product import Product, Term
 
-__all__ = ["guided_by_label", "labels_of"]
+__all__ = ["guided_by", "labels_of", "prompted"]
 
 
 def labels_of(denoiser: Denoiser, label: int | Sequence[int], n: int, first: int = 0) -> Tensor:
@@ -31,11 +31,17 @@ def labels_of(denoiser: Denoiser, label: int | Sequence[int], n: int, first: int
     return torch.tensor(wanted)[(first + torch.arange(n)) % len(wanted)]
 
 
-def guided_by_label(denoiser: Denoiser, labels: Tensor, strength: float, window: tuple[float, float] = (0.0, 1.0)) -> Denoiser:
-    """Density: p(z | c) [p(z | c) / p(z)]^w for labels c (n,): classifier-free guidance; in `window` w acts, else p(z | c) is left.
+def guided_by(denoiser: Denoiser, told: Tensor | str, strength: float, window: tuple[float, float] = (0.0, 1.0)) -> Denoiser:
+    """Density: p(z | c) [p(z | c) / p(z)]^w for labels c (n,) or a prompt: classifier-free guidance; in `window` w acts, else p(z | c)
+    is left.
 
-    The denoiser must have been trained with some labels left out (-1).
+    The denoiser must have been trained with some labels left out (-1), or say what it is told instead of a prompt (`null`).
     """
-    null = torch.tensor(-1)
-    plain = Term(denoiser, labels, 1.0, name="own", null=null)
-    return Product([plain, Term(denoiser, labels, strength, window, "own", null)])
+    null = torch.tensor(-1) if isinstance(told, Tensor) else getattr(denoiser, "null")  # noqa: B009
+    plain = Term(denoiser, told, 1.0, name="own", null=null)
+    return Product([plain, Term(denoiser, told, strength, window, "own", null)])
+
+
+def prompted(denoiser: Denoiser) -> bool:
+    """Whether the denoiser itself takes prompts and knows what it is told in place of one."""
+    return callable(getattr(denoiser, "prompt", None)) and getattr(denoiser, "null", None) is not None

@@ -12,6 +12,7 @@ import torch
 
 from polyscore.checkpoint import load_module, load_tensors
 from polyscore.cli import main
+from polyscore.composer import Composer
 from polyscore.data.captions import COLOURS, LENGTH, Language, captioned_digits, crops, load_photographs
 from polyscore.data.captions import paint as painted
 from polyscore.data.digits import load_sklearn_digits
@@ -61,14 +62,14 @@ def test_captions_say_every_attribute() -> None:
         assert "a temple" in said
     assert "on plain black" in language.say(rows[1].tolist())
     assert language.caption(rows, 1) == language.caption(rows, 1)
-    hot = language.words_of([language.say(rows[0].tolist()), "A zero"])
+    hot = text.words_of([language.say(rows[0].tolist()), "A zero"], language)
     assert hot.shape == (2, LENGTH, len(language.words) + 1)
     assert hot[1].sum(-1).tolist() == [2.0, 2.0] + [0.0] * (LENGTH - 2)
     with pytest.raises(DataError, match="found 'horse'"):
-        language.words_of(["a horse"])
-    assert Language(("horse",)).words_of(["a horse"])[0, 1].sum() == 2
+        text.words_of(["a horse"], language)
+    assert text.words_of(["a horse"], Language(("horse",)))[0, 1].sum() == 2
     with pytest.raises(DataError, match="words, found 99"):
-        language.words_of(["a " * 99])
+        text.words_of(["a " * 99], language)
 
 
 def test_pictures_show_their_attributes(data: Path) -> None:
@@ -125,16 +126,25 @@ def test_negatives_are_other_digits_with_all_else_the_same() -> None:
     assert len(other[own[:, 0] == 4][:, :, 0].unique()) == 9
 
 
-def test_draws_depend_on_the_caption_and_the_seed(trained: Path) -> None:
-    captions = ["a large red seven on a temple", "plain black with a small zero in white"]
-    first = text.draw(str(trained), captions, steps=3)
-    assert first.shape == (2, 3, 28, 28)
-    assert bool(((first >= 0) & (first <= 1)).all())
-    torch.testing.assert_close(text.draw(str(trained), captions, steps=3), first)
-    torch.testing.assert_close(text.draw(str(trained), captions[:1], steps=3), first[:1])
-    assert not torch.equal(text.draw(str(trained), captions, steps=3, seed=1), first)
+def test_a_composer_that_is_prompted(trained: Path) -> None:
+    """Samples depend on the prompt and the seed; guidance is the classifier-free one; the condition of training is the prompt's words."""
+    composer, prompt = Composer.load(trained), "a large red seven on a temple"
+    first = composer.sample(2, prompt=prompt, steps=3)["tokens"]
+    assert first.shape == (2, 3, 28, 28) and bool(((first >= 0) & (first <= 1)).all())
+    torch.testing.assert_close(composer.sample(2, prompt={"tokens": prompt}, steps=3)["tokens"], first)
+    torch.testing.assert_close(composer.sample(1, prompt=prompt, steps=3)["tokens"], first[:1])
+    assert not torch.equal(composer.sample(2, prompt=prompt, steps=3, seed=1)["tokens"], first)
+    denoiser, z = composer.denoiser, torch.full((2, 49), 256)
+    told = {"text": text.words_of([prompt, "a small zero"], Language())}
+    said, unsaid, plain = (denoiser({"tokens": z}, {"tokens": 1.0}, c)["tokens"].log_probs for c in ([prompt, "a small zero"], "", None))
+    torch.testing.assert_close(denoiser({"tokens": z}, {"tokens": 1.0}, told)["tokens"].log_probs, said)
+    torch.testing.assert_close(plain, unsaid)
+    guided = composer.operator(2.0, None, prompt)({"tokens": z}, {"tokens": 1.0}, prompt)["tokens"].log_probs
+    torch.testing.assert_close(guided[0], (3 * said[0] - 2 * unsaid[0]).log_softmax(-1), atol=1e-4, rtol=1e-4)
+    own = text._draw(denoiser, composer.codecs["tokens"], told["text"][:1], 3.0, 3, 0)
+    torch.testing.assert_close(own, first[:1])
     with pytest.raises(DataError, match="found 'horse'"):
-        text.draw(str(trained), ["a horse"])
+        composer.sample(1, prompt="a horse")
 
 
 def test_commands(data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,12 +160,15 @@ def test_commands(data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest
     assert len(load_module(tmp_path / "own" / "denoiser").network.blocks) == 1
     assert load_tensors(tmp_path / "own" / "photographs.safetensors")["beach"].shape == (1, 3, 48, 48)
     assert (tmp_path / "own" / "run-contrast" / "log.jsonl").is_file()
-    drawn = ["recipe", "cdcd-draw", "--folder", str(tmp_path / "own"), "--out", str(tmp_path / "drawn"), "--n", "1"]
-    assert main([*drawn, "--caption", "a small green two on a beach", "--steps", "2", "--token_solver", "confidence:0.9"]) == 0
-    assert read_metadata(tmp_path / "drawn" / "0000.png")["run"]["token_solver"] == "confidence:0.9"
-    assert read_image(tmp_path / "drawn" / "0000.png").shape == (3, 28, 28)
-    assert main([*drawn, "--caption", "a small green two on a temple"]) != 0
+    drawn = ["sample", "--model", str(tmp_path / "own"), "--out", str(tmp_path / "drawn"), "--n", "1", "--steps", "2"]
+    assert main([*drawn, "--prompt", "a small green two on a beach", "--token_solver", "confidence:0.9"]) == 0
+    picture = str(tmp_path / "drawn" / "0000_tokens.png")
+    assert read_metadata(picture)["run"]["options"]["prompt"] == "a small green two on a beach"
+    assert read_image(picture).shape == (3, 28, 28)
+    assert main([*drawn, "--prompt", "a small green two on a temple"]) != 0
     assert "found 'temple'" in capsys.readouterr().err
+    edited = ["edit", "--model", str(tmp_path / "own"), "--out", str(tmp_path / "edited"), "--n", "1", "--content", f"tokens={picture}"]
+    assert main([*edited, "--prompt", "a large red two on a beach", "--steps", "4"]) == 0
 
     shutil.copytree(trained, tmp_path / "kept")
     (tmp_path / "kept" / "denoiser.json").unlink()

@@ -73,24 +73,6 @@ class Language:
         templates = torch.randint(len(TEMPLATES), (len(attributes),), generator=torch.Generator().manual_seed(seed))
         return [self.say(row, int(t)) for row, t in zip(attributes.tolist(), templates, strict=True)]
 
-    def words_of(self, captions: Sequence[str]) -> Tensor:
-        """Captions as one-hot words, (N, LENGTH, words + 1); the last entry of a word that is there is 1, so that no caption is all zeros.
-
-        Raises:
-            DataError: a word that no caption has, or too many words.
-        """
-        known = {word: place for place, word in enumerate(self.words)}
-        found = torch.zeros(len(captions), LENGTH, len(known) + 1)
-        for row, text in enumerate(captions):
-            words = text.lower().replace(",", " , ").split()
-            if len(words) > LENGTH:
-                raise DataError(f"caption {text!r}: expected at most {LENGTH} words, found {len(words)}")
-            for place, word in enumerate(words):
-                if word not in known:
-                    raise DataError(f"caption {text!r}: expected words of {', '.join(known)}, found {word!r}")
-                found[row, place, known[word]] = found[row, place, -1] = 1
-        return found
-
 
 @dataclass(frozen=True)
 class Captioned28:

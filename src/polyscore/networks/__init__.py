@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polyscore.networks import alone, convnext, mixture, mlp, motion, patches, ratio, streams, timed, transformer  # noqa: F401  (their classes register themselves)
+from polyscore.networks import alone, convnext, mixture, mlp, motion, patches, ratio, streams, timed, transformer, worded  # noqa: F401  (their classes register themselves)
 from polyscore.networks.conv import ConvDecoder, ConvEncoder
 from polyscore.networks.dense import DenseDecoder, DenseEncoder
 

@@ -208,7 +208,6 @@ EVALUATE |= dance.EVALUATE
 RECIPE |= dance.RECIPE
 TRAIN |= text.TRAIN
 EVALUATE |= text.EVALUATE
-RECIPE |= text.RECIPE
 TRAIN |= own.TRAIN | polymnist.TRAIN | faces.TRAIN
 EVALUATE |= polymnist.EVALUATE | faces.EVALUATE
 TRAIN |= product.TRAIN

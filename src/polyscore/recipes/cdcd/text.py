@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from polyscore.checkpoint import load_module, load_tensors, read_json, save_module, save_tensors
 from polyscore.codecs.vq import VQ
+from polyscore.composer import Composer
 from polyscore.data.captions import LENGTH, Captioned28, Language, captioned_digits, load_photographs
 from polyscore.denoisers import Denoiser
 from polyscore.errors import DataError
@@ -22,7 +23,8 @@ from polyscore.metrics.clip import clip_score
 from polyscore.metrics.frechet import frechet_distance
 from polyscore.metrics.judges import Judge, predict
 from polyscore.networks.conv import ConvEncoder
-from polyscore.networks.transformer import Size, TokenDenoiser
+from polyscore.networks.transformer import Size
+from polyscore.networks.worded import WordedDenoiser, one_hot_words
 from polyscore.product import Product, Term
 from polyscore.recipes.cdcd.codec import codec_quality
 from polyscore.recipes.tables import Measured, write_table
@@ -32,7 +34,7 @@ from polyscore.training.contrast import TokenObjective
 from polyscore.training.negatives import outside
 from polyscore.training.vq import VQObjective
 
-__all__ = ["TextTraining", "draw", "text_table", "train_text"]
+__all__ = ["TextTraining", "text_table", "train_text"]
 
 OBJECTIVE = TokenObjective("tokens", auxiliary=5e-2, features=("text",), inter="sample")
 CODEC = TrainConfig(steps=1500, batch_size=64, lr=2e-3, ema=0.0, log_every=100)
@@ -41,6 +43,8 @@ MODEL = TrainConfig(steps=4500, batch_size=32, lr=1.4e-3, schedule="constant", e
 CONTRAST = TrainConfig(steps=1200, batch_size=32, lr=1.2e-3, ema=0.99, warmup=10, log_every=50)
 NEGATIVES = 4
 CODES = 256
+DEFAULTS = {"steps": 25, "guidance": 2.0}
+"""Of `polyscore sample`; its strength adds to 1, so this is what the table calls guidance 3."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Told:
 
     def __init__(self, tokens: Tensor, attributes: Tensor, language: Language, ways: int = 3, negatives: int = 0) -> None:
         self.tokens, self.attributes, self.negatives = tokens, attributes, negatives
-        self.text = torch.stack([language.words_of(language.caption(attributes, seed)).bool() for seed in range(ways)])
+        self.text = torch.stack([words_of(language.caption(attributes, seed), language).bool() for seed in range(ways)])
         rest = torch.unique(attributes[:, 1:], dim=0, return_inverse=True)[1]
         key = rest * 10 + attributes[:, 0]
         self._order, self._group, self._own = key.argsort(stable=True), _blocks(rest), _blocks(key)
@@ -122,8 +126,8 @@ def train_text(
     progress: bool = True,
     size: Size = "small",
     depth: int | None = None,
-) -> TokenDenoiser:
-    """Train what is not in `out` yet: codec, judge and denoiser; the denoiser sees captions word by word.
+) -> WordedDenoiser:
+    """Train what is not in `out` yet, codec, judge and denoiser, which sees captions word by word; save a Composer that takes prompts.
 
     Args:
         out: folder. data: default $POLYSCORE_DATA. backgrounds: folder of photographs, see `load_photographs`.
@@ -145,18 +149,24 @@ def train_text(
     with torch.no_grad():
         tokens = torch.cat([codec.encode(part) for part in train.x.split(500)])
     torch.manual_seed(training.model.seed)
-    changes: dict[str, Any] = {"vocabulary": codec.vocabulary, "grid": list(codec.grid), "classes": 0, "source": 64, "pooled": True}
+    changes: dict[str, Any] = {"vocabulary": codec.vocabulary, "grid": list(codec.grid), "source": 64, "pooled": True}
     if depth is not None:
         changes["depth"] = depth
-    denoiser = TokenDenoiser("tokens", size, changes=changes | {"conditions": {"text": [LENGTH, len(train.language.words) + 1]}})
+    denoiser = WordedDenoiser(train.language.words, LENGTH, "tokens", size, changes=changes)
     alone = replace(objective, intra="none", inter="none")
     told = Told(tokens, train.attributes, train.language, negatives=NEGATIVES if objective.inter != "none" else 0)
     for name, goal, config in (("run", alone, training.model), ("run-contrast", objective, training.contrast)):
         if name == "run" or objective != alone:
             fit(denoiser, told, goal, config, out=folder / name, progress=progress, facts={"objective": asdict(goal)})
-    meta = {"dataset": "MNIST in colour, train split", "objective": asdict(objective), "training": asdict(training)}
-    save_module(denoiser.eval(), folder / "denoiser", meta=meta)
+    trained: Any = denoiser.eval()
+    trained._meta = {"dataset": "MNIST in colour, train split", "objective": asdict(objective), "training": asdict(training)}
+    Composer({"tokens": codec}, trained, DEFAULTS, {"tokens": {"kind": "image"}}, {"recipe": "cdcd-text"}).save(folder)
     return denoiser
+
+
+def words_of(captions: Sequence[str], language: Language) -> Tensor:
+    """Captions as `one_hot_words`."""
+    return one_hot_words(captions, language.words, LENGTH)
 
 
 def _photographs(folder: Path, backgrounds: str | None) -> dict[str, Tensor]:
@@ -190,28 +200,12 @@ def _train_judge(train: Captioned28, test: Captioned28, folder: Path, config: Tr
     save_module(judge, folder / "judge", meta={"test_accuracy": float(right.all(1).double().mean()), **each, "test_items": len(test)})
 
 
-def draw(
-    folder: str, captions: Sequence[str], guidance: float = 3.0, steps: int = 25, seed: int = 0, token_solver: str = "ancestral"
-) -> Tensor:
-    """Pictures (N, 3, 28, 28) of captions.
-
-    Raises:
-        CheckpointError: the model is not there. DataError: a word it doesn't know.
-    """
-    denoiser, codec = load_module(Path(folder) / "denoiser", TokenDenoiser), load_module(Path(folder) / "codec", VQ)
-    return _draw(denoiser, codec, _language(folder).words_of(captions), guidance, steps, seed, token_solver)
-
-
-def _language(folder: str) -> Language:
-    return Language(tuple(sorted(load_tensors(Path(folder) / "photographs.safetensors"))))
-
-
-def _draw(denoiser: Denoiser, codec: VQ, text: Tensor, guidance: float, steps: int, seed: int, token_solver: str = "ancestral") -> Tensor:
+def _draw(denoiser: Denoiser, codec: VQ, text: Tensor, guidance: float, steps: int, seed: int) -> Tensor:
     condition = {"text": text}
     model: Denoiser = denoiser
     if guidance != 1.0:
         model = Product([Term(denoiser, condition, guidance, null={"text": torch.zeros_like(text)})])
-    tokens = sample(model, len(text), condition=condition, steps=steps, token_solver=token_solver, seed=seed)["tokens"]
+    tokens = sample(model, len(text), condition=condition, steps=steps, seed=seed)["tokens"]
     with torch.no_grad():
         return codec.decode(tokens)
 
@@ -238,7 +232,7 @@ def text_table(
         CheckpointError: a model is not there. DataError: MNIST is not there. PolyscoreError: as `polyscore.metrics.clip.clip_score`.
     """
     began = time.perf_counter()
-    denoiser, codec = load_module(Path(folder) / "denoiser", TokenDenoiser), load_module(Path(folder) / "codec", VQ)
+    denoiser, codec = load_module(Path(folder) / "denoiser", WordedDenoiser), load_module(Path(folder) / "codec", VQ)
     judge = cast(Judge, load_module(Path(folder) / "judge", Judge))
     photographs = _photographs(Path(folder), None)
     test = captioned_digits("test", data, most=2000, photographs=photographs)
@@ -251,7 +245,7 @@ def text_table(
         rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[:n]
         wanted, captions = test.attributes[rows], language.caption(test.attributes[rows], seed)
         for w in guidances:
-            pictures = _draw(denoiser, codec, language.words_of(captions), w, steps, seed)
+            pictures = _draw(denoiser, codec, words_of(captions, language), w, steps, seed)
             found, features = seen(judge, pictures, language)
             right = found == wanted
             measures = {"all attributes": right.all(1), "mean": right.double().mean(1)}

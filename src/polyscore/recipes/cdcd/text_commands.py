@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from polyscore.networks.transformer import Size
 from polyscore.recipes.cdcd.text import OBJECTIVE, TextTraining
 from polyscore.terminal import progress, say
 from polyscore.training.contrast import TokenObjective
 
-__all__ = ["EVALUATE", "RECIPE", "TRAIN"]
+__all__ = ["EVALUATE", "TRAIN"]
 
 TRAINING = TextTraining()
 
@@ -38,7 +37,7 @@ def cdcd_text(
     from polyscore.recipes.cdcd.text import train_text
 
     train_text(out, data, backgrounds, objective, training, size=size, depth=depth)
-    say(f'saved {out}; try: polyscore recipe cdcd-draw --folder {out} --caption "a large red seven on plain black"')
+    say(f'saved {out}; try: polyscore sample --model {out} --prompt "a large red seven on plain black"')
 
 
 def evaluate_cdcd_text(
@@ -73,44 +72,5 @@ def evaluate_cdcd_text(
     say(show(rows, f"text to image: n = {n}, seeds {list(seeds)}; saved {out}"))
 
 
-def cdcd_draw(
-    caption: str,
-    folder: str = "runs/cdcd-text",
-    out: str = "outputs/drawn",
-    n: int = 4,
-    seed: int = 0,
-    guidance: float = 3.0,
-    clip: str | None = None,
-    steps: int = 25,
-    token_solver: str = "ancestral",
-) -> None:
-    """Draw a caption, and with a CLIP model say its CLIPScore.
-
-    Args:
-        caption: for example "a large red seven on a temple".
-        folder: of the models.
-        out: folder of the pictures.
-        n: number of pictures.
-        seed: of sampling.
-        guidance: strength of classifier-free guidance.
-        clip: folder or hub id of a CLIP model (needs transformers).
-        steps: of sampling.
-        token_solver: ancestral, confidence, random, left or maskgit, perhaps truncated as in ancestral:0.86.
-    """
-    from polyscore.media import write_image
-    from polyscore.recipes.cdcd.text import draw
-
-    pictures = draw(folder, [caption] * n, guidance, steps, seed, token_solver)
-    facts = {"caption": caption, "seed": seed, "guidance": guidance, "steps": steps, "token_solver": token_solver}
-    for i, picture in enumerate(pictures):
-        write_image(Path(out) / f"{i:04d}.png", picture, metadata={"run": facts, "index": i})
-    say(f"{n} files in {out}")
-    if clip is not None:
-        from polyscore.metrics.clip import clip_score
-
-        say(f"CLIPScore {float(clip_score(pictures, [caption] * n, clip).mean()):.4f}")
-
-
 TRAIN: dict[str, Callable[..., None]] = {"cdcd-text": cdcd_text}
 EVALUATE: dict[str, Callable[..., None]] = {"cdcd-text": evaluate_cdcd_text}
-RECIPE: dict[str, Callable[..., None]] = {"cdcd-draw": cdcd_draw}
