@@ -44,6 +44,7 @@ def evaluate_cdcd_dance(
     seeds: tuple[int, ...] = (0, 1, 2),
     steps: int = 25,
     most: int = 40,
+    draws: int = 3,
     training: DanceTraining = TRAINING,
     visual: bool = False,
     dataset: DanceSet = "dances",
@@ -60,6 +61,7 @@ def evaluate_cdcd_dance(
         seeds: one model and one value each.
         steps: of sampling.
         most: test clips of a genre.
+        draws: pieces of music for every test clip; their mean scores count.
         training: of all parts.
         visual: the denoisers see pictures of the dancer as well.
         dataset: the real dances, or segments of AIST++ or TikTok.
@@ -72,7 +74,7 @@ def evaluate_cdcd_dance(
 
     with progress("training and evaluating") as bar:
         chosen = tried if sweep else None
-        rows = DanceTable(folder, out, data, seeds, steps, most, training, bar, visual, dataset, chosen, held).run()
+        rows = DanceTable(folder, out, data, seeds, steps, most, training, bar, visual, dataset, chosen, held, draws).run()
     say(show(rows, f"dance to music: seeds {list(seeds)}; saved {out}"))
 
 
