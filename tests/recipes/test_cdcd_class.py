@@ -64,7 +64,7 @@ def test_a_small_table(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     rows = {row.measure: row for row in table.run()}
     stored = read_table(tmp_path / "cdcd-small.json")
     assert len(stored["rows"]) == len(rows)
-    assert stored["protocol"]["command"] == "polyscore evaluate cdcd-class --dataset fashion"
+    assert stored["protocol"]["command"] == "polyscore evaluate cdcd-class --dataset fashion --training.steps 2"
     assert (tmp_path / "cdcd-small.png").stat().st_size > 1000
     chosen = stored["protocol"]["held seed"]["chosen"]
     assert len(chosen) == 2

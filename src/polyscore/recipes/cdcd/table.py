@@ -242,8 +242,10 @@ class ClassTable:
 
     def _protocol(self, chosen: Sequence[str]) -> dict[str, Any]:
         codec, judge = read_json(Path(self.codec).with_suffix(".json")), read_json(self.judge_file.with_suffix(".json"))
+        options: dict[str, str] = {"dataset": self.dataset} if self.dataset != "mnist" else {}
+        options |= {"training.steps": str(self.first.steps)} if self.first.steps != CLASS_TRAINING.steps else {}
         return {
-            "command": "polyscore evaluate cdcd-class" + (f" --dataset {self.dataset}" if self.dataset != "mnist" else ""),
+            "command": " ".join(["polyscore evaluate cdcd-class", *(f"--{name} {value}" for name, value in options.items())]),
             "data": f"{self.dataset}: tokens of the train split; Frechet distance to the test split on the judge's features",
             "n": self.n,
             "n of the main comparison": self.many,
