@@ -27,10 +27,10 @@ from polyscore.recipes.own.joint import encode_folder, train_own_joint
 from polyscore.training import TrainConfig
 
 QUICK = TrainConfig(steps=3, batch_size=8, warmup=1, log_every=3)
-STEPS = ("--training.batch_size", 32, "--training.warmup", 5, "--training.ema", 0.9, "--training.steps")
+STEPS = ("--training.batch_size", 16, "--training.warmup", 5, "--training.ema", 0.9, "--training.steps")
 SPECS = {
     "image": {"kind": "image", "shape": [1, 8, 8]},
-    "sound": {"kind": "audio", "rate": 4000, "shape": [512]},
+    "sound": {"kind": "audio", "rate": 4000, "shape": [256]},
     "table": {"kind": "vector", "shape": [3]},
 }
 
@@ -52,7 +52,7 @@ def files(tmp_path_factory):
         if k % 5 or not k % 7:
             pitch = (900 if is_bright(k) else 200) * (1 + 0.05 * float(jitter[0]))
             media.write(
-                root / "sound" / f"{k:03d}.wav", 0.5 * torch.sin(2 * math.pi * pitch * torch.arange(512) / 4000), "audio", rate=4000
+                root / "sound" / f"{k:03d}.wav", 0.5 * torch.sin(2 * math.pi * pitch * torch.arange(256) / 4000), "audio", rate=4000
             )
         if k % 4:
             first = 60000.0 if is_bright(k) else 20000.0
@@ -71,7 +71,8 @@ def codecs(prepared):
     """Briefly trained autoencoders of the three modalities."""
     folder = prepared.parent / "codecs"
     for name in SPECS:
-        train_own_codec(prepared, name, folder, latent=4, config=replace(QUICK, steps=60, batch_size=32, lr=5e-3), progress=False)
+        steps = 30 if name == "sound" else 60
+        train_own_codec(prepared, name, folder, latent=4, config=replace(QUICK, steps=steps, batch_size=16, lr=5e-3), progress=False)
     return folder
 
 
@@ -89,7 +90,7 @@ def test_from_files_to_answers_by_commands(files, run_cli, tmp_path):
     done(run_cli("train", "codec", "--data", ready, "--modality", "image", "--out", parts, *image))
     done(run_cli("train", "codec", "--data", ready, "--modality", "table", "--out", parts, "--kind", "rae", "--latent", 2, *STEPS, 80))
     small = ("--network.width", 48, "--network.depth", 2, "--network.hidden", 64, "--network.embed", 32, "--training.lr", 0.005)
-    done(run_cli("train", "joint", "--data", ready, "--codecs", parts, "--out", model, *small, *STEPS, 200))
+    done(run_cli("train", "joint", "--data", ready, "--codecs", parts, "--out", model, *small, *STEPS, 200, "--training.batch_size", 32))
     loaded = Composer.load(model)
     assert loaded.meta["samples"] == {"image": 102, "table": 90} and loaded.media["table"] == {"kind": "vector"}
     for name, bright in (("001", False), ("002", True)):
