@@ -34,7 +34,7 @@ PLAIN = TokenObjective("music", auxiliary=5e-2)
 DANCE_SETTINGS: dict[str, TokenObjective] = {
     "vanilla": PLAIN,
     "step-intra": replace(PLAIN, intra="step", form="infonce", temperature=0.02, weight=0.5, chunks=4),
-    "sample-inter": replace(PLAIN, inter="sample", form="infonce", weight=5e-2),
+    "sample-inter": replace(PLAIN, inter="sample", form="subtracted", weight=5e-2),
 }
 
 
