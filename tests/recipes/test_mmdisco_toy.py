@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from polyscore import cli
 from polyscore.checkpoint import load_module
+from polyscore.networks.timed import SharedMLP
 from polyscore.ratios.discriminator import Discriminator
 from polyscore.recipes import toy
 from polyscore.recipes.mmdisco.toy import BASE_TRAINING, RATIO_TRAINING, ToySize, _Rows, load_base, real_points, train_base, train_ratios
@@ -20,6 +22,12 @@ from polyscore.training import Draw
 SMALL = ToySize(real=50, fakes=40, samples=40, steps=8, channels=(16, 16), waves=(1.0,))
 BASE = replace(BASE_TRAINING, steps=4, batch_size=64)
 RATIO = replace(RATIO_TRAINING, steps=4, batch_size=32)
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Tables of the base model's values with 1024 points a step instead of 8192."""
+    monkeypatch.setattr(SharedMLP, "tabulate", partialmethod(SharedMLP.tabulate, 1024))
 
 
 def test_the_recipe_writes_its_table_and_keeps_what_is_done(tmp_path):
