@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -209,6 +210,8 @@ def _named(commands: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit code 0: done; 2: a user's error, in one line; 130: interrupted, in one line."""
+    # Before torch is loaded: threads that spin while they wait for one another make a busy machine ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from jsonargparse import auto_cli, set_parsing_settings
 
     from polyscore.usage import Parser
