@@ -46,15 +46,11 @@ def test_a_sample_and_its_repetition(run_cli, tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_takes_less_than_a_minute(tmp_path):
-    """In seconds of processor time on one thread, so that a busy machine does not fail it.
-
-    Of the demo's three measurements, which differ in their seeds only, one is run and counted as three.
-    """
-    threads, ticks = torch.get_num_threads(), [time.process_time()]
+    """In seconds of processor time on one thread, so that a busy machine does not fail it."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    page = run_demo(tmp_path, bar=lambda done, total: ticks.append(time.process_time()), seeds=1)
+    began = time.process_time()
+    page = run_demo(tmp_path)
     torch.set_num_threads(threads)
     assert page.stat().st_size < 5_000_000
-    measuring = ticks[-2] - ticks[-3]  # the last part is the timing
-    assert measuring > (ticks[-1] - ticks[0]) / 8
-    assert time.process_time() - ticks[0] + 2 * measuring < 60
+    assert time.process_time() - began < 60

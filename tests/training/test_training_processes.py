@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_tiny import run_double
 
 from polyscore.checkpoint import load_tensors
 from polyscore.errors import PolyscoreError
@@ -17,20 +16,33 @@ from polyscore.processes import this_process
 
 SCRIPT = str(Path(__file__).parent / "training_tiny.py")
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
-LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", SCRIPT]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+def start(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120)
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
-    """In float64, where rounding is far below any real difference; the batch of 9 is split into 4 and 5, a batch of 1 is refused."""
-    command = [sys.executable, *LAUNCH, str(tmp_path / "two"), str(tmp_path / "result")]
-    two = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+    """In float64, where rounding is far below any real difference; the batch of 9 is split into 4 and 5."""
+    one = start(SCRIPT, tmp_path / "one", tmp_path / "one.result")
+    two = start(*LAUNCH, SCRIPT, tmp_path / "two", tmp_path / "two.result")
+    assert one.returncode == 0, one.stderr
     assert two.returncode == 0, two.stderr
-    assert two.stderr.count("error: batch_size: expected at least one sample per process (2), found 1") == 2, two.stderr
-    first, second = (load_tensors(tmp_path / f"result-{rank}.safetensors") for rank in range(2))
-    for name, value in run_double(tmp_path / "one").module.state_dict().items():
+    reference = load_tensors(tmp_path / "one.result-0.safetensors")
+    first, second = (load_tensors(tmp_path / f"two.result-{rank}.safetensors") for rank in range(2))
+    for name, value in reference.items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], value, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_two_processes_with_one_sample(tmp_path):
+    found = start(*LAUNCH, SCRIPT, tmp_path / "run", tmp_path / "result", "batch_size=1")
+    assert found.returncode != 0
+    assert "error: batch_size: expected at least one sample per process (2), found 1" in found.stderr
 
 
 def test_processes_that_cannot_reach_each_other(monkeypatch):

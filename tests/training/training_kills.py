@@ -25,7 +25,7 @@ from training_tiny import run
 from polyscore.checkpoint import load_tensors, save_tensors
 
 LOADED = (accelerate.utils, rich.progress, torch._dynamo, torch.optim.swa_utils)
-FIELDS = {"steps": 48, "checkpoint_every": 4}
+FIELDS = {"steps": 120, "checkpoint_every": 4}
 
 
 def train(out: Path, result: Path) -> None:
@@ -84,7 +84,7 @@ def at_operation(folder: Path, reference: dict[str, torch.Tensor], operation: st
         return "was not killed"
     _, status = os.waitpid(fork(lambda: train(out, result)), 0)
     files = sorted(p.name for p in out.iterdir())
-    if status or files != ["latest.json", "log.jsonl", "step-00000048.safetensors"]:
+    if status or files != ["latest.json", "log.jsonl", "step-00000120.safetensors"]:
         return f"status {status}, files {files}"
     return "same" if same(result, reference) else "different"
 

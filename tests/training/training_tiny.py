@@ -1,4 +1,4 @@
-"""A tiny run for the tests, also as a script: `python training_tiny.py OUT RESULT`."""
+"""A tiny run for the tests, also as a script: `python training_tiny.py OUT RESULT [field=value ...]`."""
 
 from __future__ import annotations
 
@@ -50,20 +50,16 @@ def run(out, *, net=None, loss=denoising, data=None, resume=True, average=True, 
     return fit(net or Net(), data or samples(), loss, config, out=out, resume=resume, average=average, facts=facts)
 
 
-def run_double(out, **fields):
-    return run(out, net=Net(dropout=0.0).double(), data=samples(dtype=torch.float64), **fields)
-
-
 def main() -> None:
-    """A run that is too small for two processes, whose error is printed, and one that is not."""
     torch.set_num_threads(1)
-    out, result = map(Path, sys.argv[1:])
+    out, result, *fields = sys.argv[1:]
+    values = {key: float(v) if "." in v else int(v) for key, v in (f.split("=") for f in fields)}
     try:
-        run_double(out.with_name("refused"), batch_size=1)
+        found = run(out, net=Net(dropout=0.0).double(), data=samples(dtype=torch.float64), **values)
     except PolyscoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-    found = run_double(out)
-    save_tensors(found.module.state_dict(), result.with_name(f"{result.name}-{this_process().process_index}.safetensors"))
+        sys.exit(f"error: {error}")
+    rank = this_process().process_index
+    save_tensors(found.module.state_dict(), Path(result).with_name(f"{Path(result).name}-{rank}.safetensors"))
 
 
 if __name__ == "__main__":
