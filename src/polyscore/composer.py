@@ -20,7 +20,7 @@ from polyscore.denoisers import Denoiser, Independent
 from polyscore.errors import CheckpointError, PolyscoreError
 from polyscore.files import write_text
 from polyscore.guided import Guided
-from polyscore.labels import guided_by, labels_of, prompted
+from polyscore.labels import guided_by, labels_of
 from polyscore.media.prepare import read_prepared, write_prepared
 from polyscore.paths import GaussianPath
 from polyscore.ratios.glimpse import Glimpsed
@@ -391,7 +391,7 @@ def _is_window(value: Any) -> bool:
 def _unguided(denoiser: Denoiser) -> str | None:
     """Why guidance of a denoiser by subsets or labels has no meaning: nothing, if it has one."""
     if len(denoiser.paths) < 2:
-        known = denoiser.classes or prompted(denoiser)
+        known = denoiser.classes or denoiser.null is not None
         return None if known else f"one modality without classes, {', '.join(denoiser.paths)}"
     if isinstance(denoiser, Guided):
         return "a model guided by a ratio, whose strength is its scale"

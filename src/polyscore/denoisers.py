@@ -51,12 +51,14 @@ class Denoiser(nn.Module, abc.ABC):
         shapes: shape of each modality's state without the batch.
         spaces: name of the latent space of each modality, where known; states of two different spaces cannot be added.
         classes: number of class labels that a condition may be (-1: none of them); 0 where it knows none.
+        null: the condition that stands for no prompt; None where it takes no prompts.
     """
 
     paths: Mapping[str, Path]
     shapes: Mapping[str, tuple[int, ...]]
     spaces: Mapping[str, str] = {}
     classes: int = 0
+    null: Any = None
 
     @abc.abstractmethod
     def forward(self, z: State, t: Times, condition: Any = None) -> dict[str, Any]:

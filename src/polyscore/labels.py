@@ -11,7 +11,7 @@ from polyscore.denoisers import Denoiser
 from polyscore.errors import PolyscoreError
 from polyscore.product import Product, Term
 
-__all__ = ["guided_by", "labels_of", "prompted"]
+__all__ = ["guided_by", "labels_of"]
 
 
 def labels_of(denoiser: Denoiser, label: int | Sequence[int], n: int, first: int = 0) -> Tensor:
@@ -35,13 +35,8 @@ def guided_by(denoiser: Denoiser, told: Tensor | str, strength: float, window: t
     """Density: p(z | c) [p(z | c) / p(z)]^w for labels c (n,) or a prompt: classifier-free guidance; in `window` w acts, else p(z | c)
     is left.
 
-    The denoiser must have been trained with some labels left out (-1), or say what it is told instead of a prompt (`null`).
+    The denoiser must have been trained with some labels left out (-1), or prompts (its `null`).
     """
-    null = torch.tensor(-1) if isinstance(told, Tensor) else getattr(denoiser, "null")  # noqa: B009
+    null = torch.tensor(-1) if isinstance(told, Tensor) else denoiser.null
     plain = Term(denoiser, told, 1.0, name="own", null=null)
     return Product([plain, Term(denoiser, told, strength, window, "own", null)])
-
-
-def prompted(denoiser: Denoiser) -> bool:
-    """Whether the denoiser itself takes prompts and knows what it is told in place of one."""
-    return callable(getattr(denoiser, "prompt", None)) and getattr(denoiser, "null", None) is not None

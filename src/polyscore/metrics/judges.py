@@ -11,7 +11,7 @@ from torch.nn import functional
 from polyscore.codecs.base import Codec
 from polyscore.spec import register
 
-__all__ = ["Judge", "accuracy", "predict"]
+__all__ = ["Judge", "accuracy", "mean_accuracy", "predict"]
 
 
 @register
@@ -61,3 +61,9 @@ def predict(judge: Judge, x: Tensor, batch_size: int = 256) -> tuple[Tensor, Ten
 def accuracy(judge: Judge, x: Tensor, labels: Tensor) -> float:
     """Share of items that the judge gives their label."""
     return float((predict(judge, x)[0] == labels).double().mean())
+
+
+def mean_accuracy(judge: Judge, x: Tensor, labels: Tensor) -> float:
+    """The accuracy of each class, averaged over the classes that there are."""
+    seen = predict(judge, x)[0]
+    return float(torch.stack([(seen[labels == k] == k).double().mean() for k in labels.unique().tolist()]).mean())

@@ -63,8 +63,8 @@ class WordedDenoiser(TokenDenoiser):
         """One network call."""
         texts = [condition or ""] if condition is None or isinstance(condition, str) else condition
         if isinstance(texts, list | tuple):
-            hot = self.prompt(*texts).to(next(iter(z.values())).device)
-            condition = {"text": hot.expand(len(next(iter(z.values()))), -1, -1)}
+            tokens = next(iter(z.values()))
+            condition = {"text": self.prompt(*texts).to(tokens.device).expand(len(tokens), -1, -1)}
         return super().forward(z, t, condition)
 
     def prompt(self, *texts: str) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 
 from polyscore.files import write_text
 
-__all__ = ["Measured", "cases", "codecs", "fill", "markdown", "read_table", "show", "versions", "write_table"]
+__all__ = ["Measured", "cases", "codecs", "command_of", "fill", "markdown", "read_table", "show", "versions", "write_table"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,11 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `write_table` wrote."""
     found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return found
+
+
+def command_of(command: str, options: Mapping[str, object]) -> str:
+    """The command of a protocol with those of its options that are set."""
+    return " ".join([f"polyscore evaluate {command}", *(f"--{name} {value}" for name, value in options.items() if value)])
 
 
 def show(rows: Sequence[Measured], title: str) -> Any:

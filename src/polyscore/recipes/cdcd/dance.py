@@ -15,7 +15,7 @@ from polyscore.codecs.vq import VQ, codebook_use
 from polyscore.data.augment import mask_spectrogram
 from polyscore.data.dance import FRAME, RATE, Clips
 from polyscore.errors import PolyscoreError
-from polyscore.metrics.judges import Judge, predict
+from polyscore.metrics.judges import Judge, mean_accuracy
 from polyscore.networks.conv import ConvEncoder
 from polyscore.networks.motion import DanceDenoiser
 from polyscore.recipes.cdcd.dance_data import DanceSet, Parts, load_parts
@@ -240,12 +240,6 @@ def _train_judge(parts: Parts, codec: Chain, folder: Path, config: TrainConfig, 
     found = {"test_accuracy": mean_accuracy(judge, test.waves, test.labels), "through_codec": mean_accuracy(judge, coded, test.labels)}
     meta = {"dataset": parts.name, **found, "test_items": len(test), "mean over": "genres"}
     save_module(judge, folder / "judge", meta={**meta, "training": asdict(config)})
-
-
-def mean_accuracy(judge: Judge, waves: Tensor, labels: Tensor) -> float:
-    """Share of clips that the judge gives their genre, averaged over the genres that there are."""
-    seen = predict(judge, waves)[0]
-    return float(torch.stack([(seen[labels == k] == k).double().mean() for k in labels.unique().tolist()]).mean())
 
 
 def load_denoiser(folder: Path, visual: bool) -> DanceDenoiser:

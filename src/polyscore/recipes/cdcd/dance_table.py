@@ -17,21 +17,11 @@ from polyscore.checkpoint import read_json
 from polyscore.data.dance import RATE
 from polyscore.errors import PolyscoreError
 from polyscore.metrics.beats import beats_score, click_track, onset_f_measure, onsets, seconds_with_onsets, white_noise
-from polyscore.metrics.judges import Judge
+from polyscore.metrics.judges import Judge, mean_accuracy
 from polyscore.networks.motion import DanceDenoiser
-from polyscore.recipes.cdcd.dance import (
-    DANCE_SETTINGS,
-    PLAIN,
-    DanceSweep,
-    DanceTraining,
-    Studio,
-    load_denoiser,
-    mean_accuracy,
-    prepare,
-    train_dance,
-)
+from polyscore.recipes.cdcd.dance import DANCE_SETTINGS, PLAIN, DanceSweep, DanceTraining, Studio, load_denoiser, prepare, train_dance
 from polyscore.recipes.cdcd.dance_data import DanceSet
-from polyscore.recipes.tables import Measured, write_table
+from polyscore.recipes.tables import Measured, command_of, write_table
 from polyscore.sampling import sample
 from polyscore.training.contrast import TokenObjective
 
@@ -242,7 +232,7 @@ class DanceTable:
         options = {"dataset": self.dataset != "dances" and self.dataset, "visual": self.visual and "true", "sweep": self.sweep and "true"}
         held = {"seed": self.held, "chosen": self.chosen, "by": "onset F to two digits, then coverage nearest to 1"}
         return {
-            "command": " ".join(["polyscore evaluate cdcd-dance", *(f"--{k} {v}" for k, v in options.items() if v)]),
+            "command": command_of("cdcd-dance", options),
             "data": DANCES if self.dataset == "dances" else f"{self.dataset}: the published test split",
             "n": len(self.clips),
             "per genre": torch.bincount(self.labels).tolist(),

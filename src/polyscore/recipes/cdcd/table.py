@@ -24,7 +24,7 @@ from polyscore.metrics.judges import Judge, predict
 from polyscore.networks.transformer import TokenDenoiser
 from polyscore.product import Product, Term
 from polyscore.recipes.cdcd.image import CLASS_TRAINING, CONTINUE, KINDS, NEGATIVES, SETTINGS, VANILLA, tokens_of, train_class
-from polyscore.recipes.tables import Measured, write_table
+from polyscore.recipes.tables import Measured, command_of, write_table
 from polyscore.sampling import sample
 from polyscore.training import TrainConfig
 
@@ -242,10 +242,10 @@ class ClassTable:
 
     def _protocol(self, chosen: Sequence[str]) -> dict[str, Any]:
         codec, judge = read_json(Path(self.codec).with_suffix(".json")), read_json(self.judge_file.with_suffix(".json"))
-        options: dict[str, str] = {"dataset": self.dataset} if self.dataset != "mnist" else {}
-        options |= {"training.steps": str(self.first.steps)} if self.first.steps != CLASS_TRAINING.steps else {}
+        steps = self.first.steps
+        options = {"dataset": self.dataset != "mnist" and self.dataset, "training.steps": steps != CLASS_TRAINING.steps and steps}
         return {
-            "command": " ".join(["polyscore evaluate cdcd-class", *(f"--{name} {value}" for name, value in options.items())]),
+            "command": command_of("cdcd-class", options),
             "data": f"{self.dataset}: tokens of the train split; Frechet distance to the test split on the judge's features",
             "n": self.n,
             "n of the main comparison": self.many,
